@@ -1,0 +1,175 @@
+package main
+
+// This file is the einhorn ack, another way for a worker to tell that it is ready: one line on a stream socket. The rules
+// are those of ready.go.
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+)
+
+const (
+	maxAckLine  = 4096                   // bytes
+	maxAcks     = 16                     // ack connections open at a time, for each worker
+	ackPatience = 5 * time.Second        // until an ack connection must have sent its line
+	acceptPause = 100 * time.Millisecond // after a failed accept: out of descriptors, most likely
+)
+
+// ackText undoes the framing of an einhorn message: a document in one line.
+var ackText = strings.NewReplacer("%25", "%", "%0A", "\n", "%0a", "\n")
+
+// parseAck parses the line of an einhorn client, without its newline, and returns the pid that it names.
+// The line holds a JSON object, or a YAML document of which we take `key: value` lines and nothing else.
+func parseAck(line []byte) (int, error) {
+	text := ackText.Replace(strings.TrimSuffix(string(line), "\r"))
+	var ack struct {
+		Command string `json:"command"`
+		PID     int32  `json:"pid"`
+	}
+	if strings.HasPrefix(strings.TrimSpace(text), "{") {
+		if err := json.Unmarshal([]byte(text), &ack); err != nil {
+			return 0, fmt.Errorf("cannot take an ack: %v", err)
+		}
+	} else {
+		fields, err := yamlFields(text)
+		if err != nil {
+			return 0, err
+		}
+		ack.Command, ack.PID = fields["command"], int32(positive(fields["pid"]))
+	}
+	if ack.Command != "worker:ack" {
+		return 0, fmt.Errorf("cannot take an ack: command is %q, not \"worker:ack\"", ack.Command)
+	}
+	if ack.PID <= 0 {
+		return 0, errors.New("cannot take an ack: no pid")
+	}
+	return int(ack.PID), nil
+}
+
+// yamlFields reads a YAML document that is nothing but `key: value` lines.
+func yamlFields(text string) (map[string]string, error) {
+	fields := map[string]string{}
+	for line := range strings.SplitSeq(text, "\n") {
+		line = strings.TrimRight(line, " \t\r")
+		if line == "" || line == "---" {
+			continue
+		}
+		key, value, ok := strings.Cut(line+" ", ": ")
+		if !ok || key == "" || strings.TrimSpace(key) != key {
+			return nil, fmt.Errorf("cannot take an ack: %q is not \"key: value\"", line)
+		}
+		fields[key] = unquote(strings.TrimSpace(value))
+	}
+	return fields, nil
+}
+
+// unquote takes the quotes off a plain quoted word.
+func unquote(s string) string {
+	if len(s) >= 2 && (s[0] == '"' || s[0] == '\'') && s[len(s)-1] == s[0] {
+		return s[1 : len(s)-1]
+	}
+	return s
+}
+
+// ackClient is one connection to the ack socket, and the goroutine that reads it.
+type ackClient struct {
+	conn *net.UnixConn
+	told chan []notice // the goroutine ends by sending what it could not post
+}
+
+// acknowledge serves the ack socket until stop. When maxAcks connections are open, the oldest one, silent till now,
+// makes room: somebody who has nothing to say cannot keep out who has.
+func (s *notifySocket) acknowledge() (left []notice) {
+	var clients [maxAcks]*ackClient
+	for i := 0; ; i = (i + 1) % maxAcks {
+		conn, err := s.acks.AcceptUnix()
+		if err != nil && s.paused() {
+			break
+		}
+		left = append(left, clients[i].end()...)
+		clients[i] = nil
+		if err == nil {
+			clients[i] = s.hear(conn)
+		}
+	}
+	for _, c := range clients {
+		left = append(left, c.end()...)
+	}
+	return left
+}
+
+// paused waits a moment after a failed accept, so that a lack of descriptors does not become a busy loop. True: stop was called.
+func (s *notifySocket) paused() bool {
+	timer := time.NewTimer(acceptPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return false
+	case <-s.done:
+		return true
+	}
+}
+
+// hear starts to read one ack; there is no answer to it but the end of the connection.
+func (s *notifySocket) hear(conn *net.UnixConn) *ackClient {
+	c := &ackClient{conn: conn, told: make(chan []notice, 1)}
+	_ = conn.SetReadDeadline(time.Now().Add(ackPatience)) // here, or it could come after that of end
+	go func() {
+		left := s.ack(conn)
+		_ = conn.Close()
+		c.told <- left
+	}()
+	return c
+}
+
+// ack reads and posts one ack. It returns what could not be posted.
+func (s *notifySocket) ack(conn *net.UnixConn) []notice {
+	line, ok := readLine(conn, make([]byte, maxAckLine))
+	if !ok {
+		return nil
+	}
+	pid, err := parseAck(line)
+	if err != nil {
+		return nil
+	}
+	n := notice{ready: true, mainPID: pid, by: "ack"}
+	n.pid, n.uid = peer(conn)
+	if s.post(n, s.done) {
+		return nil
+	}
+	return []notice{n}
+}
+
+// readLine reads a whole line, without its newline; half a line could name half a pid. When the deadline is over it
+// takes what has arrived till then.
+func readLine(conn *net.UnixConn, buf []byte) ([]byte, bool) {
+	for n := 0; n < len(buf); {
+		got, err := conn.Read(buf[n:])
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			got = readNow(conn, buf[n:])
+		}
+		if i := bytes.IndexByte(buf[n:n+got], '\n'); i >= 0 {
+			return buf[:n+i], true
+		}
+		if err != nil {
+			return nil, false
+		}
+		n += got
+	}
+	return nil, false
+}
+
+// end breaks off what c still reads, waits until what it has read is taken, and returns what could not be posted.
+func (c *ackClient) end() []notice {
+	if c == nil {
+		return nil
+	}
+	_ = c.conn.SetReadDeadline(longAgo)
+	return <-c.told
+}

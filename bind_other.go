@@ -1,0 +1,68 @@
+//go:build !linux
+
+// This file is bind_linux.go for the other systems: what cannot be had there, and its plain replacement.
+
+package main
+
+import "golang.org/x/sys/unix"
+
+// newSocket opens a socket that no exec inherits. macOS cannot do that in one call, and need not: who opens sockets is
+// who forks.
+func newSocket(family, kind, protocol int, nonblock bool) (int, error) {
+	fd, err := unix.Socket(family, kind, protocol)
+	if err != nil {
+		return -1, err
+	}
+	unix.CloseOnExec(fd)
+	if nonblock {
+		_ = unix.SetNonblock(fd, true)
+	}
+	return fd, nil
+}
+
+func (s listenSpec) protocol() int {
+	if s.transport() == "udp" {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// setLinuxOptions has nothing to set: parseListen refused them.
+func (s listenSpec) setLinuxOptions(int, int, int) error { return nil }
+
+// bindClosed binds fd to a path that nobody may connect to yet. Only a umask can do that here.
+func bindClosed(fd int, path string) error {
+	old := unix.Umask(0o777)
+	defer unix.Umask(old)
+	return unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+}
+
+func moveDescriptor(from, to int) error {
+	err := unix.Dup2(from, to)
+	unix.CloseOnExec(to)
+	unix.Close(from)
+	return err
+}
+
+func wasShutDown(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n == 1 && p[0].Revents&unix.POLLHUP != 0
+}
+
+func protocolOf(int) (int, error) { return 0, nil }
+
+func backlogOf(int) int { return 0 }
+
+func ownPidfdID() (uint64, bool) { return 0, false }
+
+type listenWatch struct{}
+
+func (*listenWatch) add(*listener) error { return nil }
+
+func (*listenWatch) remove(*listener) {}
+
+// watchListeners watches nothing here: what is spoilt shows after the next ready.
+func watchListeners([]*listener, func(*listener)) (stop func(), err error) {
+	return func() {}, nil
+}

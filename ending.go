@@ -1,0 +1,384 @@
+package main
+
+// This file is how workers and generations end: by themselves, and by drain, stop and KILL.
+//
+// Its rules: a worker is gone when its leader is reaped and its group is empty; what ends without an
+// order is a crash, and is started again from its own generation's pin; KILL comes only after a limit
+// or an order.
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// exited takes the end of one process.
+func (s *supervisor) exited(d death) {
+	for _, g := range s.Generations {
+		if g.Check == d.pid {
+			s.checked(g, d.status)
+			return
+		}
+		for _, w := range g.Workers {
+			if w.PID == d.pid && !w.Reaped {
+				s.leaderGone(g, w, d.status)
+				return
+			}
+		}
+	}
+}
+
+// sweep finds the groups that have emptied since their leader died.
+func (s *supervisor) sweep() {
+	for _, g := range slices.Clone(s.Generations) {
+		for _, w := range slices.Clone(g.Workers) {
+			if w.Reaped && w.Needs&needExec == 0 && s.world.empty(w.Group) {
+				s.gone(g, w)
+			}
+		}
+	}
+}
+
+// checked takes the end of --check.
+func (s *supervisor) checked(g *generation, status exitStatus) {
+	g.Check = 0
+	switch g.State {
+	case genStarting:
+		if status.ok() {
+			s.launch(g)
+		} else {
+			s.fail(g, "--check "+status.String(), statusFailed)
+		}
+	case genFailed:
+		s.emptied(g)
+	case genReady, genServing, genDraining, genGone: // a check ends before any of these
+	}
+}
+
+// leaderGone notes that a worker's leader was reaped. What that means waits for the word about its
+// exec, which comes by another way, and may come later.
+func (s *supervisor) leaderGone(g *generation, w *worker, status exitStatus) {
+	if w.Main != 0 && w.Main != w.PID && s.world.owns(w, notice{pid: w.Main}) {
+		w.PID, w.Main = w.Main, 0 // it said who carries on; as a subreaper hotwrap is its parent now
+		return
+	}
+	w.Reaped, w.Status, g.Status = true, status, status
+	if w.Needs&needExec == 0 {
+		s.ended(g, w)
+	}
+}
+
+// ended acts on a worker whose leader is dead. Others of its group are told to stop, once.
+func (s *supervisor) ended(g *generation, w *worker) {
+	was := w.State
+	w.Look, w.Alive, w.Watchdog = 0, 0, 0
+	if s.world.empty(w.Group) {
+		w.State = workerExited
+	} else if was != workerKilling {
+		w.State = workerStopping
+		w.Limit = s.world.now().add(s.limits.drainTimeout)
+		s.world.kill(w.Group, g.stopSignal())
+		s.world.kill(w.Group, syscall.SIGCONT)
+	}
+	switch was {
+	case workerStarting, workerReady:
+		s.died(g, w, was)
+	case workerStopping, workerKilling:
+		if w.Blame != "" {
+			s.died(g, w, was)
+		}
+	case workerExited:
+	}
+	if w.State == workerExited {
+		s.gone(g, w)
+	}
+}
+
+// died acts on a worker that ended without an order.
+func (s *supervisor) died(g *generation, w *worker, was workerState) {
+	switch g.State {
+	case genStarting:
+		if w.ExecErr != "" {
+			s.fail(g, w.ExecErr, w.ExecCode)
+			return
+		}
+		s.fail(g, w.obituary(s.world.now())+", before ready", w.exitCode())
+	case genReady:
+		s.fail(g, w.obituary(s.world.now())+", while baking", w.exitCode())
+	case genServing:
+		s.crashed(g, w)
+	case genDraining, genFailed, genGone: // it was to go anyhow
+	}
+}
+
+// gone forgets a worker of which nothing is left.
+func (s *supervisor) gone(g *generation, w *worker) {
+	w.State = workerExited
+	g.Workers = slices.DeleteFunc(g.Workers, func(o *worker) bool { return o == w })
+	s.world.forget(w)
+	s.emptied(g)
+}
+
+// emptied forgets a generation that is over once nothing of it is left.
+func (s *supervisor) emptied(g *generation) {
+	if len(g.Workers) > 0 || g.Check != 0 || g.Busy {
+		return
+	}
+	switch g.State {
+	case genStarting, genReady, genServing, genGone:
+		return
+	case genDraining:
+		if g.Survey == surveyStop {
+			s.surveyed(g, nil, false)
+		}
+		if g.Fallback && !s.Ending {
+			s.replace(g)
+			return
+		}
+		s.say(info("generation %d gone", g.Number).with("status", g.Status.short()).
+			with("drained", s.world.now().since(g.Drain)))
+	case genFailed:
+		s.say(verbose("generation %d gone", g.Number))
+	}
+	g.State = genGone
+	s.Generations = slices.DeleteFunc(s.Generations, func(o *generation) bool { return o == g })
+	s.world.release(g)
+	if s.Restart != nil && s.Restart.Successor == g.Number {
+		if p := s.generation(s.Restart.Predecessor); p != nil && p.Fallback {
+			s.replace(p)
+		}
+	}
+}
+
+// replace goes on after a stop without overlap: p has ended, now its successor starts, or, if that
+// one has failed and is gone, p again.
+func (s *supervisor) replace(p *generation) {
+	if len(p.Workers) > 0 {
+		return
+	}
+	if s.Ending {
+		p.Fallback = false
+		s.Restart = nil
+		s.emptied(p)
+		return
+	}
+	g := s.generation(s.Restart.Successor)
+	switch {
+	case g == nil:
+		s.revive(p)
+	case g.Held:
+		s.startWorkers(g)
+	}
+}
+
+// crashed starts a serving worker again, or gives it up; a successor that is ready anyway takes over.
+func (s *supervisor) crashed(g *generation, w *worker) {
+	if s.Ending {
+		return
+	}
+	now := s.world.now()
+	text := fmt.Sprintf("generation %d %s", g.Number, w.crash(now))
+	if r := s.Restart; r != nil {
+		if next := s.generation(r.Successor); next != nil && next.State == genReady {
+			s.say(warning("%s; generation %d takes over", text, next.Number).with("pid", w.PID))
+			s.switchTo(next)
+			return
+		}
+	}
+	sl := &g.Slots[w.Slot]
+	if w.Ready != 0 && now.since(w.Ready) >= steadyTime {
+		sl.Failures = 0
+	}
+	sl.Failures++
+	if why := s.limits.over(sl, w); why != "" {
+		sl.Over = true
+		s.say(warning("%s; %s", text, why).with("pid", w.PID))
+		if s.Restart == nil {
+			s.end(g)
+		}
+		return
+	}
+	pause := backoff(sl.Failures)
+	sl.Start = now.add(pause)
+	how := "started again"
+	if pause > 0 {
+		how = "started again in " + brief(pause)
+	}
+	how += " from build " + g.Image.Build
+	if s.world.stale(g) {
+		how += " (not the newer one on disk)"
+	}
+	s.say(warning("%s; %s, try %d", text, how, sl.Failures).with("pid", w.PID))
+}
+
+// over tells why a slot is not filled again; "" when it is.
+func (l limits) over(sl *slot, w *worker) string {
+	switch l.respawn {
+	case respawnNever:
+		return "not started again"
+	case respawnOnFailure:
+		if w.Blame == "" && w.Status.ok() {
+			return "not started again"
+		}
+	case respawnAlways:
+	}
+	if l.respawnMost > 0 && sl.Failures >= l.respawnMost {
+		return fmt.Sprintf("%d in a row, giving up", sl.Failures)
+	}
+	return ""
+}
+
+// backoff is the pause before the respawn that follows failure n of a row.
+func backoff(n int) time.Duration {
+	if n <= 1 {
+		return 0
+	}
+	return min(backoffFirst<<min(n-2, 20), backoffMost)
+}
+
+// gaveUp tells whether nothing of g runs and nothing of it will be started again.
+func (s *supervisor) gaveUp(g *generation) bool {
+	return !slices.ContainsFunc(g.Slots, func(sl slot) bool { return !sl.Over })
+}
+
+// end ends hotwrap with the status of g, which serves no more.
+func (s *supervisor) end(g *generation) {
+	s.Ending, s.Status = true, g.Status.shell()
+	s.drain(g, s.limits.stopTimeout)
+}
+
+// drain lets g finish what is in flight, for limit at the most. Its connections are counted first:
+// the log says how many, before the stop signal changes it.
+func (s *supervisor) drain(g *generation, limit time.Duration) {
+	now := s.world.now()
+	g.State, g.Drain = genDraining, now
+	g.Deadline = now.add(limit)
+	g.Period = reportFirst
+	g.Report = now.add(g.Period)
+	for i := range g.Slots {
+		g.Slots[i].Start = 0
+	}
+	s.ask(g, surveyStop)
+	s.emptied(g)
+}
+
+// ask starts a survey of g's connections; what it is for is done when the answer comes, or soon.
+func (s *supervisor) ask(g *generation, what survey) {
+	g.Survey, g.Surveyed = what, s.world.now().add(surveyLimit)
+	s.world.survey(g)
+}
+
+// surveyed goes on with what a survey was for.
+func (s *supervisor) surveyed(g *generation, open []connection, known bool) {
+	what := g.Survey
+	g.Survey, g.Surveyed = surveyNone, 0
+	switch what {
+	case surveyNone:
+	case surveyStop:
+		s.announce(g, open, known)
+		for _, w := range slices.Clone(g.Workers) {
+			s.stopWorker(g, w)
+		}
+	case surveyReport:
+		g.Period *= 2
+		g.Report = s.world.now().add(g.Period)
+		s.say(info("generation %d still draining after %s: %s", g.Number,
+			brief(s.world.now().since(g.Drain)), s.holdUp(g, open, known)))
+	case surveyKill:
+		s.say(warning("generation %d did not end within %s, killed: %s", g.Number,
+			brief(s.world.now().since(g.Drain)), s.holdUp(g, open, known)))
+		s.killGeneration(g)
+	}
+}
+
+// announce says that g drains, and for whom.
+func (s *supervisor) announce(g *generation, open []connection, known bool) {
+	text := fmt.Sprintf("generation %d draining", g.Number)
+	if known {
+		text += ", " + count(len(open), "connection")
+	}
+	text += ", up to " + brief(time.Duration(g.Deadline-g.Drain))
+	serving := s.serving()
+	switch {
+	case serving != nil:
+		s.say(info("generation %d serving; %s", serving.Number, text).tell(upReady))
+	case g.Fallback:
+		s.say(info("%s; then generation %d starts", text, s.Restart.Successor))
+	default:
+		s.say(info("%s", text))
+	}
+}
+
+// holdUp says what a drain waits for.
+func (s *supervisor) holdUp(g *generation, open []connection, known bool) string {
+	text := "connections unknown"
+	if known {
+		text = nameConnections(open)
+	}
+	for _, w := range g.Workers {
+		if !w.Reaped && s.world.halted(w.PID) {
+			text += fmt.Sprintf("; pid %d is stopped (state T)", w.PID)
+		}
+	}
+	return text
+}
+
+// stopWorker tells one worker to finish, once: to many servers a second signal means "at once".
+func (s *supervisor) stopWorker(g *generation, w *worker) {
+	switch w.State {
+	case workerStarting, workerReady:
+		w.State = workerStopping
+		w.Look, w.Alive, w.Watchdog, w.Limit = 0, 0, 0, 0
+		if w.Reaped {
+			return // only the word about its exec is awaited
+		}
+		to := w.PID
+		if w.Main != 0 {
+			to = w.Main
+		}
+		s.world.signal(to, g.stopSignal())
+		s.world.signal(to, syscall.SIGCONT)
+	case workerStopping, workerKilling, workerExited:
+	}
+}
+
+func (s *supervisor) killGeneration(g *generation) {
+	g.Deadline, g.Report = 0, 0
+	if s.Stop != nil {
+		s.Stop.Late, s.Status = true, 128+int(syscall.SIGKILL)
+	}
+	if g.Check != 0 {
+		s.world.kill(g.Check, syscall.SIGKILL)
+	}
+	for _, w := range g.Workers {
+		s.killWorker(w)
+	}
+}
+
+func (s *supervisor) killWorker(w *worker) {
+	switch w.State {
+	case workerStarting, workerReady, workerStopping, workerKilling:
+		w.State = workerKilling
+		w.Look, w.Alive, w.Watchdog, w.Limit = 0, 0, 0, 0
+		w.Again = s.world.now().add(killPatience)
+		if !w.Reaped || !s.world.empty(w.Group) {
+			s.world.kill(w.Group, syscall.SIGKILL)
+		}
+	case workerExited:
+	}
+}
+
+// respawn starts the next worker of a serving generation's slot.
+func (s *supervisor) respawn(g *generation, i int) {
+	g.Slots[i].Start = 0
+	if s.Ending {
+		return
+	}
+	w, err := s.spawn(g, i)
+	if err == nil {
+		w.Limit = s.world.now().add(s.limits.readyTimeout)
+		return
+	}
+	s.crashed(g, &worker{Slot: i, Started: s.world.now(), ExecErr: err.Error()})
+}

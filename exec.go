@@ -1,0 +1,516 @@
+package main
+
+// This file starts and ends processes: the image of a generation and its pins, the launch of one
+// worker through the shim, the one wait loop.
+//
+// Its rules:
+//   - Every fork happens on the supervisor's goroutine, which is locked to the main thread: PDEATHSIG
+//     belongs to the thread that forked (golang.org/issue/27505).
+//   - Descriptors are raw numbers and are handed over by syscall.ForkExec: (*os.File).Fd, and so os/exec,
+//     would switch a shared listener to blocking under its running owner.
+//   - Everything is reaped here, and only here, so nothing can be signalled after it was reaped.
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// exitStatus is how a process ended.
+type exitStatus struct {
+	Code   int            `json:"code,omitempty"`
+	Signal syscall.Signal `json:"signal,omitempty"` // it died of; 0 if it exited
+	Core   bool           `json:"core,omitempty"`   // and left a core file
+}
+
+func (e exitStatus) ok() bool { return e == exitStatus{} }
+
+// shell is the status as a shell's $? has it: 128+N for a death by signal N.
+func (e exitStatus) shell() int {
+	if e.Signal != 0 {
+		return 128 + int(e.Signal)
+	}
+	return e.Code
+}
+
+// short is for key=value pairs: "0", "7", "SIGSEGV".
+func (e exitStatus) short() string {
+	if e.Signal != 0 {
+		return signalName(e.Signal)
+	}
+	return strconv.Itoa(e.Code)
+}
+
+// String is for sentences: "exited 7", "died of SIGSEGV (core dumped)".
+func (e exitStatus) String() string {
+	switch {
+	case e.Signal == 0:
+		return "exited " + strconv.Itoa(e.Code)
+	case e.Core:
+		return "died of " + signalName(e.Signal) + " (core dumped)"
+	default:
+		return "died of " + signalName(e.Signal)
+	}
+}
+
+// death is the end of one process that hotwrap was the parent of, or became it as a subreaper.
+type death struct {
+	pid    int
+	status exitStatus
+}
+
+// reapAll collects every process that has ended, strangers too (PID 1 and subreaper duty). It does
+// not block; a SIGCHLD says when to call it, and one SIGCHLD may stand for many deaths.
+func reapAll() []death {
+	var all []death
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, nil)
+		switch {
+		case err == syscall.EINTR:
+		case err != nil || pid == 0:
+			return all
+		case ws.Exited():
+			all = append(all, death{pid, exitStatus{Code: ws.ExitStatus()}})
+		case ws.Signaled():
+			all = append(all, death{pid, exitStatus{Signal: ws.Signal(), Core: ws.CoreDump()}})
+		}
+	}
+}
+
+// program is what is wrapped, as the command line has it: nothing in it is resolved.
+type program struct {
+	argv       []string // with placeholders
+	dir        string   // logical name of the directory
+	user       *credential
+	base       []string // hotwrap's own environment
+	envFile    string
+	env        []string // -e, with placeholders
+	check      string   // --check, for sh
+	stopSignal syscall.Signal
+	ownStdin   bool // --stdin: the terminal is the program's
+	null       int  // descriptor of /dev/null
+	die        bool // workers die with hotwrap
+	readyFD    int  // --ready fd=N; -1 none
+	listeners  []*listener
+	numbers    []int // the descriptor of each listener in the program
+}
+
+// credential is the user that the program runs as.
+type credential struct {
+	name, home string
+	uid, gid   int
+	groups     []int
+}
+
+// uid is the user id that the program's processes have.
+func (p *program) uid() int {
+	if p.user != nil {
+		return p.user.uid
+	}
+	return os.Geteuid()
+}
+
+// lookUpUser reads USER[:GROUP], names or numbers. Without a group it is the user's own, with all
+// supplementary ones: a program that lacks them cannot open what its user can.
+func lookUpUser(text string) (*credential, error) {
+	name, group, given := strings.Cut(text, ":")
+	u, err := user.Lookup(name)
+	if err != nil {
+		if u, err = user.LookupId(name); err != nil {
+			return nil, fmt.Errorf("no such user %q", name)
+		}
+	}
+	c := &credential{name: u.Username, home: u.HomeDir}
+	c.uid, _ = strconv.Atoi(u.Uid)
+	c.gid, _ = strconv.Atoi(u.Gid)
+	if given {
+		g, err := user.LookupGroup(group)
+		if err != nil {
+			if g, err = user.LookupGroupId(group); err != nil {
+				return nil, fmt.Errorf("no such group %q", group)
+			}
+		}
+		c.gid, _ = strconv.Atoi(g.Gid)
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the groups of %q: %v", name, err)
+	}
+	for _, id := range ids {
+		n, _ := strconv.Atoi(id)
+		c.groups = append(c.groups, n)
+	}
+	return c, nil
+}
+
+// isTerminal tells whether a descriptor is a terminal: only those have a window size.
+func isTerminal(fd int) bool {
+	_, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
+	return err == nil
+}
+
+// image is one version of the program, resolved and pinned: what a worker of its generation is
+// started from, also when something else lies on disk by then.
+type image struct {
+	Argv       []string       `json:"argv"`
+	Path       string         `json:"path"`  // by its logical name
+	Build      string         `json:"build"` // short hash of the content
+	Pinned     string         `json:"pinned"`
+	StopSignal syscall.Signal `json:"stop_signal"`
+	Exe        int            `json:"exe"` // descriptor of the executable, O_PATH; -1 none
+	Dir        int            `json:"dir"` // of the directory
+	real       string         // the path without symlinks
+	script     bool           // starts with #!
+	env        []string       // kept out of every written form: values may be secrets
+}
+
+// execError is a program that cannot be started, with the remedy where there is one.
+type execError struct {
+	text string
+	code int // hotwrap's exit status
+	hint string
+}
+
+func (e *execError) Error() string { return e.text }
+
+// execStatus is hotwrap's exit status for an error of a start.
+func execStatus(err error) int {
+	var e *execError
+	if errors.As(err, &e) {
+		return e.code
+	}
+	return statusFailed
+}
+
+// cannotStart words why a program cannot be started.
+func cannotStart(name string, cause error) *execError {
+	e := &execError{text: fmt.Sprintf("cannot start %q: %v", name, cause), code: statusNoExec}
+	if errors.Is(cause, syscall.ENOENT) || errors.Is(cause, syscall.ENOTDIR) {
+		e.code = statusNotFound
+	}
+	return e
+}
+
+// resolve makes the image for a new generation. It reads files and so may block: never call it on
+// the supervisor's goroutine.
+func (p *program) resolve(generation int) (*image, error) {
+	img := &image{Exe: -1, Dir: -1}
+	if err := p.fill(img, generation); err != nil {
+		img.unpin()
+		return nil, err
+	}
+	return img, nil
+}
+
+func (p *program) fill(img *image, generation int) error {
+	var err error
+	if img.Dir, err = unix.Open(p.dir, openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("cannot enter directory %q: %w", p.dir, err)
+	}
+	if img.env, err = p.environment(generation); err != nil {
+		return err
+	}
+	img.Argv = p.expandAll(p.argv)
+	if img.Path, err = p.find(img.Argv[0], img.env); err != nil {
+		return err
+	}
+	if img.Exe, err = unix.Open(img.Path, openPin|unix.O_CLOEXEC, 0); err != nil {
+		return cannotStart(img.Argv[0], err)
+	}
+	if err := p.readHead(img); err != nil {
+		return err
+	}
+	if img.StopSignal = p.stopSignal; img.StopSignal == 0 {
+		img.StopSignal = stopSignalFor(img.Argv)
+	}
+	return nil
+}
+
+// find resolves the program's name as execvp(3) would: with a slash from the directory, else in the
+// program's own PATH.
+func (p *program) find(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			return filepath.Join(p.dir, name), nil
+		}
+		return name, nil
+	}
+	var cause error = syscall.ENOENT
+	for _, dir := range filepath.SplitList(getenv(env, "PATH")) {
+		if !filepath.IsAbs(dir) {
+			continue // a relative entry would change its meaning with the directory
+		}
+		path := filepath.Join(dir, name)
+		var st unix.Stat_t
+		if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		if st.Mode&0o111 != 0 {
+			return path, nil
+		}
+		cause = syscall.EACCES
+	}
+	e := cannotStart(name, cause)
+	if _, err := os.Stat(filepath.Join(p.dir, name)); err == nil {
+		e.hint = fmt.Sprintf("use ./%s or put it in PATH", name)
+	}
+	return "", e
+}
+
+// readHead finds out what the pinned file is, and its content's hash.
+func (p *program) readHead(img *image) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(img.Exe, &st); err != nil {
+		return cannotStart(img.Argv[0], err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return cannotStart(img.Argv[0], syscall.EISDIR)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
+		return cannotStart(img.Argv[0], syscall.EACCES)
+	}
+	img.real, _ = filepath.EvalSymlinks(img.Path)
+	img.Build, img.script = contentOf(img.Path)
+	switch {
+	case !canRunPinned:
+		img.Pinned = "no"
+	case img.script || interpreted(img.Argv):
+		img.Pinned = "directory"
+	default:
+		img.Pinned = "file"
+	}
+	return nil
+}
+
+// contentOf is the short hash of a file's content and whether it is a script. A file that may be run
+// but not read has no hash.
+func contentOf(path string) (build string, script bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "unknown", false
+	}
+	defer f.Close()
+	head := make([]byte, 2)
+	n, _ := io.ReadFull(f, head)
+	h := sha256.New()
+	h.Write(head[:n])
+	if _, err := io.Copy(h, f); err != nil {
+		return "unknown", false
+	}
+	return hex.EncodeToString(h.Sum(nil))[:6], bytes.Equal(head[:n], []byte("#!"))
+}
+
+// interpreted tells whether the program is an interpreter that runs a script named in its arguments.
+func interpreted(argv []string) bool {
+	base := strings.TrimRight(filepath.Base(argv[0]), "0123456789.")
+	return len(argv) > 1 && slices.Contains(interpreters, base)
+}
+
+var interpreters = []string{
+	"bash", "bun", "dash", "deno", "java", "lua", "node", "nodejs", "perl", "php", "python", "ruby", "sh", "zsh",
+}
+
+func (img *image) unpin() {
+	for _, fd := range []int{img.Exe, img.Dir} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	img.Exe, img.Dir = -1, -1
+}
+
+// is tells whether path still is the pinned executable.
+func (img *image) is(path string) bool {
+	var pin, now unix.Stat_t
+	return unix.Fstat(img.Exe, &pin) == nil && unix.Stat(path, &now) == nil && pin.Dev == now.Dev && pin.Ino == now.Ino
+}
+
+// run tells how to start the pinned executable: by its path while that still is it, which shows the
+// right name everywhere; else by the pin. A script cannot be run from a close-on-exec descriptor (its
+// interpreter opens it by name): its real path is the next best.
+func (img *image) run() (path string, pinned bool) {
+	switch {
+	case img.is(img.Path):
+		return img.Path, false
+	case img.script && img.real != "" && img.is(img.real):
+		return img.real, false
+	case img.script || !canRunPinned:
+		return img.Path, false
+	default:
+		return img.Path, true
+	}
+}
+
+// launch is what one worker gets beside its image.
+type launch struct {
+	sockets []*listener
+	env     []string // more of it
+	ready   int      // write end of the --ready fd=N pipe; -1 none
+	report  int      // write end of the pipe on which the shim says how exec went
+}
+
+// start forks one worker as a shim that becomes the program. Only the supervisor's goroutine calls it.
+func (p *program) start(img *image, l launch) (pid int, err error) {
+	files := p.files(l)
+	next := len(files)
+	files = append(files, uintptr(l.report), uintptr(img.Dir))
+	shim := []string{"hotwrap", shimMark, "report=" + strconv.Itoa(next), "dir=" + strconv.Itoa(next+1)}
+	path, pinned := img.run()
+	if pinned {
+		files = append(files, uintptr(img.Exe))
+		shim = append(shim, "exe="+strconv.Itoa(next+2))
+	}
+	shim = append(shim, "path="+path, "keep="+joinInts(p.passed(l)))
+	shim = append(append(shim, p.identity()...), "--")
+	sys := &syscall.SysProcAttr{Setpgid: true}
+	if p.ownStdin {
+		sys.Foreground, sys.Ctty = true, 0
+	}
+	env := append(slices.Clone(img.env), l.env...)
+	return fork(append(shim, img.Argv...), env, files, sys)
+}
+
+// startCheck forks --check: a command for sh, in the program's directory and environment and with its
+// rights, but without the sockets.
+func (p *program) startCheck(img *image) (pid int, err error) {
+	files := []uintptr{0, 1, 2, uintptr(img.Dir)}
+	shim := append([]string{"hotwrap", shimMark, "dir=3", "path=/bin/sh", "keep="}, p.identity()...)
+	shim = append(shim, "--", "sh", "-c", p.check)
+	return fork(shim, img.env, files, &syscall.SysProcAttr{Setpgid: true})
+}
+
+// lookAsUser forks a helper with the program's user id that looks at pid; the function returned reads
+// what it saw, and may block.
+func (p *program) lookAsUser(pid int, inodes []uint64) func() view {
+	cannot := func(err error) func() view {
+		return func() view { return view{blind: fmt.Sprintf("cannot ask a helper: %v", err)} }
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return cannot(err)
+	}
+	defer w.Close()
+	argv := append(append([]string{"hotwrap", lookMark}, p.identity()...), "--", strconv.Itoa(pid))
+	for _, inode := range inodes {
+		argv = append(argv, strconv.FormatUint(inode, 10))
+	}
+	if _, err := fork(argv, nil, []uintptr{uintptr(p.null), w.Fd(), uintptr(p.null)}, nil); err != nil {
+		_ = r.Close()
+		return cannot(err)
+	}
+	return func() view {
+		defer r.Close()
+		var a answer
+		if err := json.NewDecoder(io.LimitReader(r, 1<<20)).Decode(&a); err != nil {
+			return view{blind: fmt.Sprintf("cannot ask a helper: %v", err)}
+		}
+		return view{pids: a.PIDs, watches: a.Watches, blind: a.Blind}
+	}
+}
+
+func fork(argv, env []string, files []uintptr, sys *syscall.SysProcAttr) (int, error) {
+	pid, err := syscall.ForkExec(selfPath, argv, &syscall.ProcAttr{Env: env, Files: files, Sys: sys})
+	if err != nil {
+		return 0, fmt.Errorf("cannot fork: %w", err)
+	}
+	return pid, nil
+}
+
+// identity is what the shim takes on beside descriptors and directory.
+func (p *program) identity() []string {
+	var args []string
+	if p.user != nil {
+		args = append(args, "uid="+strconv.Itoa(p.user.uid), "gid="+strconv.Itoa(p.user.gid),
+			"groups="+joinInts(p.user.groups))
+	}
+	if p.die {
+		args = append(args, "parent="+strconv.Itoa(os.Getpid()))
+	}
+	return args
+}
+
+// files are the descriptors of a worker, by number; holes are closed.
+func (p *program) files(l launch) []uintptr {
+	files := []uintptr{p.stdin(), 1, 2}
+	put := func(number, fd int) {
+		for len(files) <= number {
+			files = append(files, ^uintptr(0))
+		}
+		files[number] = uintptr(fd)
+	}
+	for i, ls := range l.sockets {
+		put(p.numbers[i], ls.fd)
+	}
+	if l.ready >= 0 {
+		put(p.readyFD, l.ready)
+	}
+	return files
+}
+
+// passed are the numbers above stderr that the program keeps.
+func (p *program) passed(l launch) []int {
+	var keep []int
+	for _, n := range p.numbers {
+		if n > 2 {
+			keep = append(keep, n)
+		}
+	}
+	if l.ready >= 0 {
+		keep = append(keep, p.readyFD)
+	}
+	slices.Sort(keep)
+	return keep
+}
+
+// stdin is hotwrap's own, but never its terminal: a server that reads from it would be stopped
+// (SIGTTIN) in its own process group.
+func (p *program) stdin() uintptr {
+	if !p.ownStdin && isTerminal(0) {
+		return uintptr(p.null)
+	}
+	return 0
+}
+
+// readReport turns what came through the report pipe into an error: nothing means that the shim has
+// become the program; else its errno and what it was doing.
+func readReport(f io.Reader, img *image) error {
+	text, err := io.ReadAll(io.LimitReader(f, 256))
+	if err != nil || len(text) == 0 {
+		return nil
+	}
+	number, doing, _ := strings.Cut(string(text), " ")
+	n, _ := strconv.Atoi(number)
+	errno := syscall.Errno(n)
+	switch {
+	case doing != "execute":
+		return fmt.Errorf("cannot %s: %w", doing, errno)
+	case errno == syscall.ENOENT && img.script:
+		e := cannotStart(img.Argv[0], errors.New("its interpreter (the #! line) is not there"))
+		e.code = statusNoExec
+		return e
+	default:
+		return cannotStart(img.Argv[0], errno)
+	}
+}
+
+func joinInts(list []int) string {
+	text := make([]string, len(list))
+	for i, n := range list {
+		text[i] = strconv.Itoa(n)
+	}
+	return strings.Join(text, ",")
+}

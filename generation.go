@@ -1,0 +1,211 @@
+package main
+
+// This file is what there is to know of a generation and its workers, and the words for it: plain
+// data, changed only by the supervisor, written out whole by snapshot.
+//
+// Generation: starting → ready (on trial) → serving → draining → gone, or failed.
+// Worker: starting → ready → stopping → killing → exited.
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// instant is a time since the machine started (CLOCK_MONOTONIC), so that it means the same after a
+// jump of the wall clock and in the next process image. Zero is "none".
+type instant time.Duration
+
+// genState is where a generation stands; a user sees these words.
+type genState string
+
+const (
+	genStarting genState = "starting" // its workers are not all ready yet
+	genReady    genState = "ready"    // on trial: its predecessor is still warm
+	genServing  genState = "serving"
+	genDraining genState = "draining" // replaced, or stopped: finishing what is in flight
+	genFailed   genState = "failed"   // never served: its workers are being stopped
+	genGone     genState = "gone"
+)
+
+// workerState is where one process stands.
+type workerState string
+
+const (
+	workerStarting workerState = "starting"
+	workerReady    workerState = "ready"
+	workerStopping workerState = "stopping" // it has the stop signal, or its leader is dead and the group lingers
+	workerKilling  workerState = "killing"  // it has KILL
+	workerExited   workerState = "exited"
+)
+
+// needs is what a worker still lacks to be ready; none left means ready.
+type needs uint8
+
+const (
+	needExec  needs = 1 << iota // the shim has become the program
+	needTold                    // it says so itself
+	needWatch                   // it watches its listeners
+	needAlive                   // it has lived long enough
+)
+
+func (n needs) String() string {
+	names := [...]string{"exec", "word", "accept", "time"}
+	var lacks []string
+	for ; n != 0; n &= n - 1 {
+		lacks = append(lacks, names[bits.TrailingZeros8(uint8(n))])
+	}
+	return strings.Join(lacks, "+")
+}
+
+// worker is one process of a generation. Its serial is never reused: an event that carries the serial
+// of a worker that is no more finds nobody.
+type worker struct {
+	Serial   int           `json:"serial"`
+	Slot     int           `json:"slot"`
+	PID      int           `json:"pid"`
+	Group    int           `json:"group"`          // its process group
+	Main     int           `json:"main,omitempty"` // another process that it named its main one (MAINPID)
+	State    workerState   `json:"state"`
+	Wants    needs         `json:"wants"` // needs at the start
+	Needs    needs         `json:"needs"`
+	Started  instant       `json:"started"`
+	Ready    instant       `json:"ready,omitempty"`
+	Alive    instant       `json:"alive,omitempty"`    // needAlive is met then
+	Look     instant       `json:"look,omitempty"`     // the next look at it
+	Pause    time.Duration `json:"pause,omitempty"`    // from that look to the one after it
+	Beat     time.Duration `json:"beat,omitempty"`     // it promised a WATCHDOG=1 this often
+	Watchdog instant       `json:"watchdog,omitempty"` // the next must have come by then
+	Again    instant       `json:"again,omitempty"`    // KILL was not enough until now
+	Reaped   bool          `json:"reaped,omitempty"`   // its leader is dead; the group, or the word about exec, is awaited
+	Limit    instant       `json:"limit,omitempty"`    // KILL: a respawn that is not ready, a group that outlived its leader
+	Status   exitStatus    `json:"status"`
+	ExecErr  string        `json:"exec_error,omitempty"`
+	ExecCode int           `json:"exec_code,omitempty"` // hotwrap's exit status for that
+	Watched  []string      `json:"watched,omitempty"`   // listeners that it was seen to watch
+	Blame    string        `json:"blame,omitempty"`     // why hotwrap ended it, if not in order
+	Says     string        `json:"says,omitempty"`      // its last STATUS=
+}
+
+// slot is the place of one worker in its generation, over all its respawns.
+type slot struct {
+	Failures int     `json:"failures,omitempty"` // in a row
+	Start    instant `json:"start,omitempty"`    // when its next worker starts
+	Over     bool    `json:"over,omitempty"`     // --respawn gave it up
+}
+
+// survey is why a draining generation's connections are being looked up; the next step waits for it.
+type survey string
+
+const (
+	surveyNone   survey = ""
+	surveyStop   survey = "stop"   // then the stop signal
+	surveyReport survey = "report" // then a line in the log
+	surveyKill   survey = "kill"   // then KILL
+)
+
+// generation is one version of the program as it was when started.
+type generation struct {
+	Number   int           `json:"generation"`
+	State    genState      `json:"state"`
+	Cause    string        `json:"cause"`
+	Image    *image        `json:"image,omitempty"`
+	Started  instant       `json:"started"`
+	Deadline instant       `json:"deadline,omitempty"` // starting: not ready in time; ready: end of this trial; draining, failed: KILL
+	Busy     bool          `json:"busy,omitempty"`     // its image is being prepared
+	Check    int           `json:"check,omitempty"`    // pid of --check while it runs
+	Held     bool          `json:"held,omitempty"`     // prepared, but waits for its predecessor's end (--no-overlap)
+	Fallback bool          `json:"fallback,omitempty"` // stopped for a successor, started again if that one fails
+	Told     bool          `json:"told,omitempty"`     // it has said READY=1, so a successor must
+	Watched  []string      `json:"watched,omitempty"`  // listeners that it was seen to watch, so a successor must
+	Blind    bool          `json:"blind,omitempty"`    // it could not be looked into
+	Slots    []slot        `json:"slots"`
+	Workers  []*worker     `json:"workers,omitempty"`
+	Drain    instant       `json:"drain,omitempty"`  // when the drain began
+	Survey   survey        `json:"survey,omitempty"` // what the running survey is for
+	Surveyed instant       `json:"surveyed,omitempty"`
+	Report   instant       `json:"report,omitempty"` // the next "still draining"
+	Period   time.Duration `json:"period,omitempty"` // from that to the one after it
+	Status   exitStatus    `json:"status"`           // of the worker that ended last
+}
+
+// readyMode is --ready.
+type readyMode string
+
+const (
+	readyAuto   readyMode = "auto"
+	readyNotify readyMode = "notify"
+	readyFD     readyMode = "fd"
+	readyAlive  readyMode = "alive"
+)
+
+// respawnPolicy is --respawn.
+type respawnPolicy string
+
+const (
+	respawnAlways    respawnPolicy = "always"
+	respawnOnFailure respawnPolicy = "on-failure"
+	respawnNever     respawnPolicy = "never"
+)
+
+// by names how the worker was seen to be ready.
+func (w *worker) by() string {
+	switch {
+	case w.Wants&needTold != 0:
+		return "notify"
+	case w.Wants&needWatch != 0:
+		return "accept"
+	default:
+		return "alive"
+	}
+}
+
+// obituary says how a worker ended that was not told to.
+func (w *worker) obituary(now instant) string {
+	switch {
+	case w.ExecErr != "":
+		return w.ExecErr
+	case w.Blame != "":
+		return w.Blame
+	default:
+		return fmt.Sprintf("%s after %s", w.Status, brief(now.since(w.Started)))
+	}
+}
+
+// crash words the end of a serving worker.
+func (w *worker) crash(now instant) string {
+	age := brief(now.since(w.Started))
+	switch {
+	case w.ExecErr != "" || w.Blame != "":
+		return "crashed (" + w.obituary(now) + ")"
+	case w.Status.ok():
+		return "ended (status 0) after " + age
+	case w.Status.Signal != 0:
+		return fmt.Sprintf("crashed (%s) after %s", w.Status.short(), age)
+	default:
+		return fmt.Sprintf("exited %d after %s", w.Status.Code, age)
+	}
+}
+
+// exitCode is hotwrap's own exit status for a first generation that failed by this worker. An exit 0
+// before ready is a failure too, so it cannot be passed on.
+func (w *worker) exitCode() int {
+	switch {
+	case w.ExecCode != 0:
+		return w.ExecCode
+	case w.Status.ok():
+		return 1
+	default:
+		return w.Status.shell()
+	}
+}
+
+// stopSignal is what tells g's program to finish.
+func (g *generation) stopSignal() syscall.Signal {
+	if g.Image == nil {
+		return syscall.SIGTERM
+	}
+	return g.Image.StopSignal
+}

@@ -1,0 +1,578 @@
+package main
+
+// This file is the world as it really is: it gives the supervisor its functions, and turns signals,
+// notices, looks and reports into its events.
+//
+// Its rules:
+//   - What the supervisor's goroutine calls here returns at once; what takes time runs in a goroutine
+//     that gets copies, touches no state, and answers with an event.
+//   - Every goroutine that posts is a source: stop ends it and hands back what it had not posted yet.
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	oomRaise     = 200  // added to a candidate's oom_score_adj: if memory runs out, it goes first
+	memoryMargin = 1.25 // a successor may need this much more than its predecessor has now
+)
+
+// source is one goroutine that posts events.
+type source struct {
+	quit chan struct{}
+	left chan []event
+}
+
+// newSource runs read, which calls post for each event until post returns false.
+func newSource(events chan<- event, read func(quit <-chan struct{}, post func(event) bool)) *source {
+	s := &source{quit: make(chan struct{}), left: make(chan []event, 1)}
+	go func() {
+		var left []event
+		read(s.quit, func(ev event) bool {
+			select {
+			case events <- ev:
+				return true
+			case <-s.quit:
+				left = append(left, ev)
+				return false
+			}
+		})
+		s.left <- left
+	}()
+	return s
+}
+
+// stop ends the goroutine; afterwards it posts nothing. What it had read but not posted is returned.
+func (s *source) stop() []event {
+	close(s.quit)
+	return <-s.left
+}
+
+// ears are the sources of one worker.
+type ears struct {
+	notify *notifySocket
+	pipe   func() []notice // stops the --ready fd=N pipe
+	report *os.File        // closing it ends the report's source
+}
+
+// host is the real world. Its fields belong to the supervisor's goroutine.
+type host struct {
+	program *program
+	traffic traffic
+	limits  limits
+	events  chan event
+	done    chan struct{} // closed when the supervisor has returned: late answers go nowhere
+	printer *printer
+	upward  *upward
+	notify  *notifyDir // nil: workers cannot speak
+	ears    map[int]ears
+	tty     int  // /dev/tty, held to learn of its hang-up; -1 none
+	nohup   bool // HUP was ignored at start
+	unwatch func()
+	closed  bool // the listeners are: hotwrap is stopping
+}
+
+func newHost(p *printer, nohup bool) *host {
+	return &host{
+		events: make(chan event), done: make(chan struct{}), ears: map[int]ears{},
+		printer: p, nohup: nohup, tty: -1, closed: true,
+	}
+}
+
+// setUp makes everything that cfg asks for: all of it, or an error.
+func (h *host) setUp(cfg *config) error {
+	environ := os.Environ()
+	var err error
+	if h.upward, err = openUpward(environ); err != nil {
+		h.say(warning("the service manager cannot be told anything: %v", err))
+	}
+	if h.program, err = newProgram(cfg, environ); err != nil {
+		return err
+	}
+	becomeSubreaper()
+	h.tty, _ = unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err := h.listen(cfg, environ); err != nil {
+		return err
+	}
+	h.limits = cfg.limits(h.program.listeners)
+	h.limits.heartbeat = watchdogInterval(environ)
+	uid, gid := -1, -1
+	if u := h.program.user; u != nil {
+		uid, gid = u.uid, u.gid
+	}
+	if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
+		h.say(warning("the program cannot say that it is ready: %v", err))
+	}
+	return nil
+}
+
+// newProgram resolves what of the command line holds for every generation.
+func newProgram(cfg *config, environ []string) (*program, error) {
+	p := &program{
+		argv: cfg.program, base: environ, envFile: cfg.envFile, env: cfg.env, check: cfg.check,
+		stopSignal: cfg.stopSignal.sig, ownStdin: cfg.stdin, die: cfg.die, readyFD: -1,
+	}
+	if cfg.ready.mode == readyFD {
+		p.readyFD = cfg.ready.fd
+	}
+	cwd, err := os.Getwd() // $PWD, so by its logical name, where that is true
+	if err != nil {
+		return nil, fmt.Errorf("cannot find the current directory: %v", err)
+	}
+	p.dir = filepathFrom(cwd, cfg.dir)
+	if cfg.user != "" {
+		if p.user, err = lookUpUser(cfg.user); err != nil {
+			return nil, usage("--user %q: %v", cfg.user, err)
+		}
+	}
+	if p.null, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("cannot open %s: %v", os.DevNull, err)
+	}
+	return p, nil
+}
+
+// listen takes over and opens the sockets, and watches over them.
+func (h *host) listen(cfg *config, environ []string) error {
+	p := h.program
+	handed, err := inheritListeners(environ)
+	if err != nil {
+		return err
+	}
+	if p.listeners, err = openListeners(cfg.listens, handed); err != nil {
+		return err
+	}
+	h.closed, h.traffic = false, sharedTraffic{p.listeners}
+	var taken []int
+	if p.readyFD >= 0 {
+		taken = append(taken, p.readyFD)
+	}
+	if p.numbers, err = fdNumbers(p.listeners, taken); err != nil {
+		return usage("--listen %v", err)
+	}
+	for _, text := range append(slices.Clone(p.argv), p.env...) {
+		if err := p.checkPlaceholders(text); err != nil {
+			return usage("%q: %v", text, err)
+		}
+	}
+	for i, l := range p.listeners {
+		h.say(info("listening on %s %s as %q", l.network, l.addr, l.name).with("fd", p.numbers[i]))
+	}
+	h.unwatch, err = watchListeners(p.listeners, func(l *listener) { h.post(event{kind: evSpoilt, name: l.name}) })
+	if err != nil {
+		h.say(warning("nobody watches over the listeners: %v", err))
+	}
+	return nil
+}
+
+// fail says why hotwrap cannot start.
+func (h *host) fail(err error) {
+	h.say(failure("%v", err))
+	var e *execError
+	var u *usageError
+	switch {
+	case errors.As(err, &e) && e.hint != "":
+		h.say(hint("%s", e.hint))
+	case errors.As(err, &u) && u.hint != "":
+		h.say(hint("%s", u.hint))
+	}
+}
+
+// shut gives everything back; done is closed before it, or nothing was started.
+func (h *host) shut() {
+	if h.unwatch != nil {
+		h.unwatch()
+	}
+	h.closing()
+	if h.notify != nil {
+		h.notify.close()
+	}
+	_ = h.upward.close()
+	h.printer.close()
+}
+
+// world gives the supervisor its functions.
+func (h *host) world() world {
+	return world{
+		now: clock, prepare: h.prepare, check: h.check, spawn: h.spawn, stale: h.stale, reap: reapAll,
+		look: h.look, survey: h.survey, signal: signalOne, kill: signalGroup, empty: groupEmpty,
+		owns: h.owns, halted: halted, route: h.traffic.route, refresh: h.refresh, promote: h.promote,
+		repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
+		answer: func(verdict) {}, say: h.say, alive: func() { h.upward.watchdog() },
+	}
+}
+
+// clock is CLOCK_MONOTONIC: on Linux it stands still while the machine sleeps, and so do deadlines.
+func clock() instant {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return instant(ts.Nano())
+}
+
+// post hands an event to the supervisor, if it is still there.
+func (h *host) post(ev event) bool {
+	select {
+	case h.events <- ev:
+		return true
+	case <-h.done:
+		return false
+	}
+}
+
+// say writes one line, and tells it upward.
+func (h *host) say(m message) {
+	h.printer.say(m)
+	text := m.String()
+	switch m.up {
+	case upReady:
+		h.upward.ready(text)
+	case upReloading:
+		h.upward.reloading(text)
+	case upStopping:
+		h.upward.stopping(text)
+	case upStatus:
+		if m.level != levelVerbose {
+			h.upward.status(text)
+		}
+	}
+}
+
+// --- starts
+
+// prepare pins the image of a generation, and looks once more at its predecessor, which must be matched.
+func (h *host) prepare(g, predecessor *generation) {
+	number, overlap := g.Number, h.limits.overlap
+	var pids, serials []int
+	if predecessor != nil {
+		for _, w := range predecessor.Workers {
+			if w.State == workerReady {
+				pids, serials = append(pids, w.PID), append(serials, w.Serial)
+			}
+		}
+	}
+	wanted := h.wanted()
+	go func() {
+		for i, pid := range pids {
+			h.post(event{kind: evLook, serial: serials[i], sight: sightOf(look(pid, inodesOf(wanted)), wanted, nil)})
+		}
+		img, err := h.program.resolve(number)
+		ev := event{kind: evPrepared, number: number, image: img, err: err}
+		if err == nil && overlap {
+			ev.warnings = memoryWarnings(pids)
+		}
+		if !h.post(ev) && img != nil {
+			img.unpin()
+		}
+	}()
+}
+
+// memoryWarnings compares what the predecessor uses with what is left for a second one like it.
+func memoryWarnings(pids []int) []string {
+	var all []int
+	for _, pid := range pids {
+		all = append(all, tree(pid)...)
+	}
+	use := memoryUse(all)
+	room, where, ok := memoryRoom()
+	if !ok || use == 0 || float64(use)*memoryMargin <= float64(room) {
+		return nil
+	}
+	return []string{fmt.Sprintf("the predecessor uses %s, %s has %s left; if both do not fit, use --no-overlap",
+		megabytes(use), where, megabytes(room))}
+}
+
+func megabytes(n uint64) string { return strconv.FormatUint(n>>20, 10) + " MB" }
+
+func (h *host) check(g *generation) (int, error) { return h.program.startCheck(g.Image) }
+
+// spawn starts one worker of g and listens to it.
+func (h *host) spawn(g *generation, w *worker) (int, error) {
+	serial, img := w.Serial, g.Image
+	e := ears{}
+	l := launch{ready: -1, sockets: h.traffic.sockets(g.Number, w.Slot), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot)}}
+	hear := func(n notice, quit <-chan struct{}) bool {
+		select {
+		case h.events <- event{kind: evNotice, serial: serial, notice: n}:
+			return true
+		case <-quit:
+			return false
+		}
+	}
+	var err error
+	if h.notify != nil {
+		if e.notify, err = h.notify.listen(hear); err != nil {
+			return 0, err
+		}
+		l.env = append(l.env, "NOTIFY_SOCKET="+e.notify.path, "EINHORN_SOCK_PATH="+e.notify.ackPath)
+	}
+	if h.limits.ready == readyFD {
+		if l.ready, e.pipe, err = openReadyPipe(hear); err != nil {
+			h.close(e)
+			return 0, err
+		}
+		defer func() { _ = unix.Close(l.ready) }()
+	}
+	r, wr, err := os.Pipe()
+	if err != nil {
+		h.close(e)
+		return 0, fmt.Errorf("cannot open a pipe: %w", err)
+	}
+	defer wr.Close()
+	l.report, e.report = int(wr.Fd()), r
+	pid, err := h.program.start(img, l)
+	if err != nil {
+		h.close(e)
+		return 0, err
+	}
+	h.ears[serial] = e
+	go func() {
+		err := readReport(r, img)
+		_ = r.Close()
+		h.post(event{kind: evExec, serial: serial, err: err})
+	}()
+	if g.State == genStarting && g.Number > 1 {
+		if own, err := oomScoreAdj(os.Getpid()); err == nil {
+			_ = setOOMScoreAdj(pid, min(own+oomRaise, 1000))
+		}
+	}
+	return pid, nil
+}
+
+// stale tells whether another build than g's lies on disk.
+func (h *host) stale(g *generation) bool { return !g.Image.is(g.Image.Path) }
+
+// promote lets g be killed for memory no sooner than anybody else: its processes had a raised score
+// while they were on trial.
+func (h *host) promote(g *generation) {
+	own, err := oomScoreAdj(os.Getpid())
+	if err != nil || g.Number == 1 {
+		return
+	}
+	var pids []int
+	for _, w := range g.Workers {
+		pids = append(pids, w.PID)
+	}
+	go func() {
+		for _, pid := range pids {
+			for _, p := range tree(pid) {
+				_ = setOOMScoreAdj(p, own)
+			}
+		}
+	}()
+}
+
+// forget ends the sources of a worker that is gone.
+func (h *host) forget(w *worker) {
+	h.close(h.ears[w.Serial])
+	delete(h.ears, w.Serial)
+}
+
+// close ends sources. What they had read of a worker that is no more concerns nobody.
+func (h *host) close(e ears) {
+	if e.notify != nil {
+		_ = e.notify.stop()
+	}
+	if e.pipe != nil {
+		_ = e.pipe()
+	}
+	if e.report != nil {
+		_ = e.report.Close()
+	}
+}
+
+func (h *host) release(g *generation) {
+	h.traffic.release(g.Number)
+	if g.Image != nil {
+		g.Image.unpin()
+	}
+}
+
+// --- looks
+
+// wanted are the listeners by inode; a copy, for goroutines.
+func (h *host) wanted() map[uint64]string {
+	names := map[uint64]string{}
+	for _, l := range h.program.listeners {
+		names[l.inode] = l.name
+	}
+	return names
+}
+
+func inodesOf(wanted map[uint64]string) []uint64 {
+	var inodes []uint64
+	for inode := range wanted {
+		inodes = append(inodes, inode)
+	}
+	return inodes
+}
+
+// look sees what a worker watches. Root without CAP_SYS_PTRACE (Docker's default) cannot look into
+// another user's process, but a helper with that user's id can.
+func (h *host) look(w *worker, helped bool) {
+	serial, pid, last, wanted := w.Serial, w.PID, w.State == workerReady, h.wanted()
+	see := func() view { return look(pid, inodesOf(wanted)) }
+	if helped && h.program.user != nil {
+		see = h.program.lookAsUser(pid, inodesOf(wanted))
+	}
+	go func() {
+		v := see()
+		var others []string
+		if last {
+			others = otherListeners(v.pids, inodesOf(wanted))
+		}
+		h.post(event{kind: evLook, serial: serial, sight: sightOf(v, wanted, others)})
+	}()
+}
+
+func sightOf(v view, wanted map[uint64]string, others []string) sight {
+	s := sight{blind: v.blind, denied: v.denied, others: others}
+	for inode, name := range wanted {
+		if v.watches[inode] {
+			s.watched = append(s.watched, name)
+		}
+	}
+	slices.Sort(s.watched)
+	return s
+}
+
+// survey counts the connections of a generation.
+func (h *host) survey(g *generation) {
+	number := g.Number
+	ls := slices.Clone(h.program.listeners)
+	var leaders []int
+	for _, w := range g.Workers {
+		leaders = append(leaders, w.PID)
+	}
+	go func() {
+		var pids []int
+		for _, pid := range leaders {
+			pids = append(pids, tree(pid)...)
+		}
+		open := connections(pids, ls)
+		slices.SortFunc(open, func(a, b connection) int { return int(a.idle - b.idle) })
+		h.post(event{kind: evSurvey, number: number, open: open})
+	}()
+}
+
+// owns tells whether the sender of a notice belongs to the worker: it is in its tree, or it is gone
+// and had its user's id.
+func (h *host) owns(w *worker, n notice) bool {
+	if n.pid == 0 {
+		return true // this system does not tell senders; the socket is the worker's own
+	}
+	if ownsTree(w.PID, n.pid) {
+		return true
+	}
+	if _, _, _, _, alive := procState(n.pid); alive {
+		return false
+	}
+	return n.uid >= 0 && n.uid == h.program.uid()
+}
+
+// halted tells whether a process is stopped (state T: a debugger, SIGSTOP, SIGTTIN).
+func halted(pid int) bool {
+	state, _, _, _, ok := procState(pid)
+	return ok && (state == 'T' || state == 't')
+}
+
+// --- signals
+
+func signalOne(pid int, sig syscall.Signal)     { _ = unix.Kill(pid, sig) }
+func signalGroup(group int, sig syscall.Signal) { _ = unix.Kill(-group, sig) }
+
+// heard turns one caught signal into what it asks for.
+func (h *host) heard(sig os.Signal) (event, bool) {
+	s, _ := sig.(syscall.Signal)
+	r := request{Cause: signalName(s)}
+	switch eventOf(sig) {
+	case signalRestart:
+		r.Ask = askRestart
+		if h.hungUp() {
+			r.Ask, r.Cause = askStop, "the terminal's end"
+		}
+	case signalStop:
+		r.Ask = askStop
+	case signalChild:
+		return event{kind: evChild}, true
+	case signalReopen:
+		r.Ask = askReopen
+	case signalReexec:
+		r.Ask = askReexec
+	case signalMore, signalFewer:
+		r.Ask = askWorkers
+	case signalDrop, signalNone:
+		return event{}, false
+	}
+	return event{kind: evRequest, request: r}, true
+}
+
+// hungUp tells whether a HUP came because the terminal is gone. nohup says to live on all the same.
+func (h *host) hungUp() bool {
+	if h.tty < 0 || h.nohup {
+		return false
+	}
+	fds := []unix.PollFd{{Fd: int32(h.tty)}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&unix.POLLHUP != 0
+}
+
+// --- listeners
+
+// open are the listeners that hotwrap still holds.
+func (h *host) open() []*listener {
+	if h.closed {
+		return nil
+	}
+	return h.program.listeners
+}
+
+// refresh gives every listener its own backlog back, which programs change by their own listen().
+func (h *host) refresh() {
+	for _, l := range h.open() {
+		if err := l.refresh(); err != nil {
+			h.say(warning("cannot set the backlog of %s: %v", l.name, err))
+		}
+	}
+}
+
+// repair mends what a program spoilt of a listener.
+func (h *host) repair(name string) {
+	for _, l := range h.open() {
+		if l.name != name {
+			continue
+		}
+		what, err := l.repair()
+		switch {
+		case err != nil:
+			h.say(warning("cannot repair listener %q: %v", name, err))
+		case what != "":
+			h.say(warning("listener %q was spoilt by the program: %s", name, what))
+		}
+	}
+}
+
+// closing lets balancers see refusals once the program closes its copies.
+func (h *host) closing() {
+	if !h.closed {
+		h.closed = true
+		closeListeners(h.program.listeners)
+	}
+}
+
+// traceTo writes each event and the state after it: what a bug report needs.
+func traceTo(out io.Writer, s *supervisor) func(event) {
+	began := time.Now()
+	return func(ev event) {
+		text, err := s.snapshot()
+		_, _ = fmt.Fprintf(out, "hotwrap: trace: %s %s serial=%d number=%d err=%v state=%s %v\n",
+			time.Since(began).Round(time.Microsecond), ev.kind, ev.serial, ev.number, ev.err, text, err)
+	}
+}

@@ -1,0 +1,87 @@
+//go:build !linux
+
+package main
+
+// This file says what cannot be seen where there is no /proc: see kernel_linux.go for what each look means.
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type view struct {
+	pids    []int
+	holds   map[uint64]bool
+	watches map[uint64]bool
+	blind   string
+	denied  bool
+}
+
+type connection struct {
+	peer string
+	idle time.Duration
+}
+
+type holder struct {
+	pid     int
+	command string
+}
+
+// socketInode returns the inode of a socket; 0 on systems whose sockets have none.
+func socketInode(fd int) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, fmt.Errorf("cannot look at descriptor %d: %w", fd, err)
+	}
+	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFSOCK {
+		return 0, fmt.Errorf("cannot look at descriptor %d: not a socket", fd)
+	}
+	return st.Ino, nil
+}
+
+// tree returns the process alone: its descendants cannot be seen.
+func tree(pid int) []int {
+	if pid <= 0 || unix.Kill(pid, 0) == unix.ESRCH {
+		return nil
+	}
+	return []int{pid}
+}
+
+func look(pid int, _ []uint64) view {
+	return view{
+		pids: tree(pid), holds: map[uint64]bool{}, watches: map[uint64]bool{},
+		blind: "processes cannot be looked into on " + runtime.GOOS,
+	}
+}
+
+// groupEmpty reports whether no process is left in a group; EPERM means one of another user's.
+func groupEmpty(pgid int) bool { return pgid <= 1 || unix.Kill(-pgid, 0) == unix.ESRCH }
+
+// ownsTree knows no descendants.
+func ownsTree(root, pid int) bool { return root == pid }
+
+func procState(int) (state byte, ppid, pgrp int, start uint64, ok bool) { return 0, 0, 0, 0, false }
+
+func otherListeners([]int, []uint64) []string { return nil }
+
+func connections([]int, []*listener) []connection { return nil }
+
+func portHolder(string, netip.AddrPort) (holder, bool) { return holder{}, false }
+
+func pathHolder(string) (holder, bool) { return holder{}, false }
+
+func memoryUse([]int) uint64 { return 0 }
+
+func memoryRoom() (room uint64, where string, ok bool) { return 0, "", false }
+
+func oomScoreAdj(int) (int, error) {
+	return 0, fmt.Errorf("oom_score_adj is not available on %s", runtime.GOOS)
+}
+
+func setOOMScoreAdj(int, int) error {
+	return fmt.Errorf("oom_score_adj is not available on %s", runtime.GOOS)
+}

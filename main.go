@@ -1,0 +1,648 @@
+// Command hotwrap restarts any server without losing a connection: it opens the sockets, runs the
+// program with them, and on a signal starts the next run, waits until that one has proved itself, and
+// only then lets the previous one finish and go.
+package main
+
+// This file turns the command line into a config and the config into a running supervisor.
+//
+// Its rules: a usage error names the option and the value, and nothing is bound or started then; only
+// run returns a status, only main exits.
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// version is set by the linker for releases.
+var version string
+
+func init() { runtime.LockOSThread() } // every fork happens on the main thread: see exec.go
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is the whole of hotwrap: it returns the exit status.
+func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == shimMark {
+		return shimMain(args[1:])
+	}
+	if len(args) > 0 && args[0] == lookMark {
+		return lookMain(args[1:])
+	}
+	cfg, err := parseArgs(args, os.Environ())
+	if err != nil {
+		return report(stderr, err)
+	}
+	switch cfg.mode {
+	case modeHelp:
+		_, _ = io.WriteString(stdout, helpText)
+		return 0
+	case modeVersion:
+		_, _ = fmt.Fprintln(stdout, "hotwrap "+versionText())
+		return 0
+	case modeNothing:
+		_, _ = io.WriteString(stderr, helpHead)
+		return statusFailed
+	case modeExec:
+		return report(stderr, execMain(cfg.program))
+	case modeServe:
+	}
+	return serve(cfg, stderr)
+}
+
+// report says why hotwrap does not run, and returns the exit status for that.
+func report(stderr io.Writer, err error) int {
+	code, remedy := statusFailed, ""
+	var e *execError
+	var u *usageError
+	switch {
+	case errors.As(err, &e):
+		code, remedy = e.code, e.hint
+	case errors.As(err, &u):
+		remedy = u.hint
+	}
+	_, _ = fmt.Fprintf(stderr, "hotwrap: error: %v\n", err)
+	if remedy != "" {
+		_, _ = fmt.Fprintf(stderr, "hotwrap: hint: %s\n", remedy)
+	}
+	return code
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "(devel)"
+}
+
+// mode is what the command line asks for.
+type mode int
+
+const (
+	modeServe mode = iota
+	modeExec
+	modeHelp
+	modeVersion
+	modeNothing // no argument at all
+)
+
+// config is the command line as hotwrap understood it.
+type config struct {
+	mode     mode
+	program  []string
+	terminal bool // defaults are those for a person at a terminal
+
+	listens    []listenSpec
+	noOverlap  bool
+	overlapSet bool // --no-overlap was given, true or false
+	env        list
+	envFile    string
+	user       string
+	dir        string
+	check      string
+	ready      readyValue
+	stopSignal signalValue
+	respawn    respawnValue
+
+	readyTimeout, bake, drainTimeout, stopDelay, stopTimeout duration
+
+	stdin, die, quiet, verbose, trace bool
+	logFormat                         string
+}
+
+// usageError is a command line that hotwrap does not understand.
+type usageError struct{ text, hint string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usage(format string, args ...any) *usageError {
+	return &usageError{text: fmt.Sprintf(format, args...)}
+}
+
+// parseArgs cuts args at the first "--", since what follows is the program's and nothing of it ours,
+// and reads the left half and the environment.
+func parseArgs(args, environ []string) (*config, error) {
+	cfg := &config{terminal: isTerminal(0), trace: getenv(environ, "HOTWRAP_TRACE") != ""}
+	if len(args) == 0 {
+		cfg.mode = modeNothing
+		return cfg, nil
+	}
+	left := args
+	for i, arg := range args {
+		if arg == "--" {
+			left, cfg.program = args[:i], args[i+1:]
+			break
+		}
+	}
+	if err := foreignOption(left); err != nil {
+		return nil, err
+	}
+	rest, err := cfg.parseOptions(left, environ)
+	if err != nil || cfg.mode == modeHelp || cfg.mode == modeVersion {
+		return cfg, err
+	}
+	if err := cfg.command(rest, len(left) < len(args)); err != nil {
+		return nil, err
+	}
+	return cfg, cfg.validate()
+}
+
+// command reads what is left of the options' side of "--".
+func (cfg *config) command(rest []string, cut bool) error {
+	switch {
+	case len(rest) == 1 && rest[0] == "exec" && len(cfg.program) > 0:
+		cfg.mode = modeExec
+		return nil
+	case len(rest) > 0 && rest[0] == "exec":
+		return &usageError{"hotwrap exec: no program", "hotwrap exec -- ./myapp"}
+	case len(rest) > 0 && !cut:
+		return &usageError{
+			fmt.Sprintf("no such command %q", rest[0]),
+			"a program comes after --: hotwrap -l :8080 -- " + strings.Join(rest, " "),
+		}
+	case len(rest) > 0:
+		return &usageError{fmt.Sprintf("%q is no option", rest[0]), "options come before --, the program after it"}
+	case len(cfg.program) == 0:
+		return &usageError{"no program given", "hotwrap -l :8080 -- ./myapp"}
+	}
+	return nil
+}
+
+// validate checks what one option cannot know of another, and fills in the defaults that hang on it.
+func (cfg *config) validate() error {
+	if cfg.mode == modeExec {
+		return nil
+	}
+	if !cfg.bake.set {
+		cfg.bake.d = defaultBake
+		if cfg.terminal {
+			cfg.bake.d = 0
+		}
+	}
+	if !cfg.drainTimeout.set {
+		cfg.drainTimeout.d = defaultDrain
+		if cfg.terminal {
+			cfg.drainTimeout.d = defaultDrainTerminal
+		}
+	}
+	if !cfg.stopTimeout.set {
+		cfg.stopTimeout.d = cfg.drainTimeout.d
+	}
+	if cfg.logFormat != "text" && cfg.logFormat != "json" {
+		return usage("--log-format %q: it is text or json", cfg.logFormat)
+	}
+	for _, kv := range cfg.env {
+		if key, _, ok := strings.Cut(kv, "="); !ok || key == "" {
+			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it"}
+		}
+	}
+	if cfg.die && !canDie {
+		return usage("--die-with-parent: not available on %s", runtime.GOOS)
+	}
+	if cfg.stdin && !isTerminal(0) {
+		return usage("--stdin: standard input is not a terminal; the program inherits it anyway")
+	}
+	if err := checkListens(cfg.listens); err != nil {
+		return usage("--listen %v", err)
+	}
+	return nil
+}
+
+const (
+	defaultReadyTimeout  = 60 * time.Second
+	defaultBake          = time.Second
+	defaultDrain         = 30 * time.Second
+	defaultDrainTerminal = 3 * time.Second
+	defaultRespawn       = 10
+)
+
+// limits is what the supervisor needs of cfg.
+func (cfg *config) limits(listeners []*listener) limits {
+	l := limits{
+		workers: 1, ready: cfg.ready.mode, readyAlive: cfg.ready.alive, readyTimeout: cfg.readyTimeout.d,
+		bake: cfg.bake.d, drainTimeout: cfg.drainTimeout.d, stopDelay: cfg.stopDelay.d, stopTimeout: cfg.stopTimeout.d,
+		respawn: cfg.respawn.policy, respawnMost: cfg.respawn.most, overlap: !cfg.noOverlap, check: cfg.check != "",
+	}
+	for _, ls := range listeners {
+		l.listeners = append(l.listeners, ls.name)
+		if ls.datagram() && !cfg.overlapSet {
+			l.overlap = false // two readers of one UDP socket would split its datagrams at random
+		}
+	}
+	return l
+}
+
+// --- options
+
+// list is an option that may be repeated.
+type list []string
+
+func (l *list) Set(text string) error { *l = append(*l, text); return nil }
+func (l *list) String() string        { return "" }
+
+// listens is --listen.
+type listens struct{ specs *[]listenSpec }
+
+func (l listens) Set(text string) error {
+	spec, err := parseListen(text)
+	if err == nil {
+		*l.specs = append(*l.specs, spec)
+	}
+	return err
+}
+func (l listens) String() string { return "" }
+
+// duration is an option like 30s; a bare number is seconds.
+type duration struct {
+	d   time.Duration
+	set bool
+}
+
+func (v *duration) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		d, err = time.ParseDuration(text + "s")
+	}
+	if err != nil || d < 0 {
+		return errors.New("it is not a time such as 30s, 1m30s or 500ms")
+	}
+	v.d, v.set = d, true
+	return nil
+}
+func (v *duration) String() string { return brief(v.d) }
+
+// readyValue is --ready.
+type readyValue struct {
+	mode  readyMode
+	alive time.Duration
+	fd    int
+}
+
+func (v *readyValue) Set(text string) error {
+	kind, value, given := strings.Cut(text, "=")
+	switch {
+	case text == "auto" || text == "notify":
+		*v = readyValue{mode: readyMode(text)}
+		return nil
+	case kind == "alive" && given:
+		var d duration
+		if err := d.Set(value); err != nil {
+			return err
+		}
+		*v = readyValue{mode: readyAlive, alive: d.d}
+		return nil
+	case kind == "fd" && given:
+		var n int
+		if _, err := fmt.Sscanf(value, "%d", &n); err != nil || n < 3 || n > 1023 || fmt.Sprint(n) != value {
+			return errors.New("a descriptor for ready is a number from 3 to 1023")
+		}
+		*v = readyValue{mode: readyFD, fd: n}
+		return nil
+	}
+	return errors.New("it is auto, notify, alive=DUR or fd=N")
+}
+
+func (v *readyValue) String() string { return string(v.mode) }
+
+// signalValue is --stop-signal.
+type signalValue struct{ sig syscall.Signal }
+
+func (v *signalValue) Set(text string) (err error) {
+	v.sig, err = parseSignal(text)
+	return err
+}
+func (v *signalValue) String() string { return "" }
+
+// respawnValue is --respawn.
+type respawnValue struct {
+	policy respawnPolicy
+	most   int // 0: for ever
+}
+
+func (v *respawnValue) Set(text string) error {
+	policy, number, given := strings.Cut(text, ":")
+	most := defaultRespawn
+	if given {
+		if _, err := fmt.Sscanf(number, "%d", &most); err != nil || most < 0 || fmt.Sprint(most) != number {
+			return errors.New("after the colon comes a number of failures, 0 for no limit")
+		}
+	}
+	switch p := respawnPolicy(policy); p {
+	case respawnAlways, respawnOnFailure, respawnNever:
+		*v = respawnValue{p, most}
+		return nil
+	}
+	return errors.New("it is always, on-failure or never, and may end in :N")
+}
+func (v *respawnValue) String() string { return fmt.Sprintf("%s:%d", v.policy, v.most) }
+
+// options are hotwrap's own, each an environment variable too: --stop-delay is HOTWRAP_STOP_DELAY.
+func (cfg *config) options() []cli.Flag {
+	generic := func(name string, v cli.Generic, aliases ...string) cli.Flag {
+		return &cli.GenericFlag{Name: name, Value: v, Aliases: aliases}
+	}
+	text := func(name string, to *string, aliases ...string) cli.Flag {
+		return &cli.StringFlag{Name: name, Destination: to, Value: *to, Aliases: aliases}
+	}
+	flag := func(name string, to *bool, aliases ...string) cli.Flag {
+		return &cli.BoolFlag{Name: name, Destination: to, Value: *to, Aliases: aliases}
+	}
+	cfg.ready = readyValue{mode: readyAuto}
+	cfg.respawn = respawnValue{respawnAlways, defaultRespawn}
+	cfg.readyTimeout.d = defaultReadyTimeout
+	cfg.logFormat = "text"
+	cfg.die = cfg.terminal && canDie
+	return []cli.Flag{
+		generic("listen", listens{&cfg.listens}, "l"),
+		flag("no-overlap", &cfg.noOverlap),
+		generic("env", &cfg.env, "e"),
+		text("env-file", &cfg.envFile),
+		text("user", &cfg.user, "u"),
+		text("dir", &cfg.dir, "C"),
+		text("check", &cfg.check),
+		generic("ready", &cfg.ready),
+		generic("ready-timeout", &cfg.readyTimeout),
+		generic("bake", &cfg.bake),
+		generic("stop-signal", &cfg.stopSignal),
+		generic("drain-timeout", &cfg.drainTimeout),
+		generic("respawn", &cfg.respawn),
+		generic("stop-delay", &cfg.stopDelay),
+		generic("stop-timeout", &cfg.stopTimeout),
+		flag("stdin", &cfg.stdin),
+		flag("die-with-parent", &cfg.die),
+		text("log-format", &cfg.logFormat),
+		flag("quiet", &cfg.quiet, "q"),
+		flag("verbose", &cfg.verbose, "v"),
+	}
+}
+
+// optionVariables are the environment variables of all options: the program does not inherit them.
+var optionVariables = variablesOf((&config{}).options())
+
+func variablesOf(flags []cli.Flag) []string {
+	var names []string
+	for _, f := range flags {
+		names = append(names, variable(f.Names()[0]))
+	}
+	return names
+}
+
+func variable(option string) string {
+	return "HOTWRAP_" + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
+}
+
+// parseOptions reads options and their variables into cfg and returns what is neither. The library's
+// own help, version, messages and exits are all turned off: it would print to standard output and
+// leave behind our back.
+func (cfg *config) parseOptions(args, environ []string) (rest []string, err error) {
+	var help, showVersion bool
+	app := &cli.App{
+		Name: "hotwrap", HideHelp: true, HideHelpCommand: true, HideVersion: true,
+		Writer: io.Discard, ErrWriter: io.Discard, UseShortOptionHandling: true,
+		DisableSliceFlagSeparator: true,
+		Flags: append(cfg.options(),
+			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Destination: &help},
+			&cli.BoolFlag{Name: "version", Aliases: []string{"V"}, Destination: &showVersion}),
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return err },
+		ExitErrHandler: func(*cli.Context, error) {},
+		Action: func(c *cli.Context) error {
+			rest = c.Args().Slice()
+			cfg.overlapSet = c.IsSet("no-overlap")
+			return cfg.readVariables(c, environ)
+		},
+	}
+	if err := app.Run(append([]string{"hotwrap"}, joinedShort(args)...)); err != nil {
+		return nil, plainUsage(err)
+	}
+	switch {
+	case help:
+		cfg.mode = modeHelp
+	case showVersion:
+		cfg.mode = modeVersion
+	}
+	return rest, nil
+}
+
+// readVariables sets each option from its variable, unless the command line has it.
+func (cfg *config) readVariables(c *cli.Context, environ []string) error {
+	for _, f := range c.App.Flags {
+		name := f.Names()[0]
+		value := getenv(environ, variable(name))
+		if value == "" || c.IsSet(name) || name == "help" || name == "version" {
+			continue
+		}
+		values := []string{value}
+		if name == "listen" || name == "env" {
+			values = splitValues(value)
+		}
+		for _, v := range values {
+			if err := c.Set(name, v); err != nil {
+				return usage("%s=%q: %v", variable(name), v, err)
+			}
+		}
+		cfg.overlapSet = cfg.overlapSet || name == "no-overlap"
+	}
+	return nil
+}
+
+// splitValues splits the variable of an option that may be repeated: at newlines if it has any, so
+// that values may have blanks, else at blanks.
+func splitValues(text string) []string {
+	if strings.Contains(text, "\n") {
+		return strings.Split(strings.Trim(text, "\n"), "\n")
+	}
+	return strings.Fields(text)
+}
+
+// joinedShort splits -l:8080 into -l :8080, as getopt(3) reads it; the library does not.
+func joinedShort(args []string) []string {
+	var out []string
+	for _, arg := range args {
+		if len(arg) > 2 && arg[0] == '-' && strings.IndexByte("leuC", arg[1]) >= 0 && arg[2] != '=' && !longOption(arg[1:]) {
+			out = append(out, arg[:2], arg[2:])
+			continue
+		}
+		out = append(out, arg)
+	}
+	return out
+}
+
+// longOption tells whether name, which followed a single dash, is a long option all the same.
+func longOption(name string) bool {
+	name, _, _ = strings.Cut(name, "=")
+	for _, f := range (&config{}).options() {
+		if f.Names()[0] == name {
+			return true
+		}
+	}
+	return false
+}
+
+// plainUsage words the library's errors as hotwrap's.
+func plainUsage(err error) error {
+	var u *usageError
+	if errors.As(err, &u) {
+		return err
+	}
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		dash := "-"
+		if len(name) > 1 {
+			dash = "--"
+		}
+		return &usageError{fmt.Sprintf("no such option %s%s", dash, strings.TrimPrefix(name, "-")), "hotwrap --help lists all"}
+	}
+	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
+		return usage("--%s: it needs a value", longName(strings.TrimPrefix(name, "-")))
+	}
+	var value, name, cause string
+	if rest, ok := strings.CutPrefix(text, "invalid value "); ok {
+		value, rest, _ = strings.Cut(rest, " for flag -")
+		name, cause, _ = strings.Cut(rest, ": ")
+		return usage("--%s %s: %s", longName(name), value, cause)
+	}
+	if rest, ok := strings.CutPrefix(text, "invalid boolean value "); ok {
+		value, rest, _ = strings.Cut(rest, " for -")
+		name, _, _ = strings.Cut(rest, ": ")
+		return usage("--%s %s: it is true or false", longName(name), value)
+	}
+	return usage("%s", text)
+}
+
+// longName is the long name of an option that may be given by its letter.
+func longName(name string) string {
+	for _, f := range (&config{}).options() {
+		for _, n := range f.Names() {
+			if n == name {
+				return f.Names()[0]
+			}
+		}
+	}
+	return name
+}
+
+// foreign are spellings of other tools, with ours.
+var foreign = map[string]string{
+	"-b": "--listen (-l)", "--bind": "--listen (-l)", "--port": "--listen (-l)", "-p": "--listen (-l)",
+	"--socket": "--listen (-l)", "--path": "--listen (-l) /path/of/socket",
+	"--signal-on-hup": "--stop-signal", "--signal-on-term": "--stop-signal", "--stop-timeout-secs": "--stop-timeout",
+	"--interval": "--ready alive=DUR, and --bake DUR for how long it must live", "--kill-old-delay": "--bake",
+	"--envdir": "--env-file", "--graceful-timeout": "--drain-timeout", "--timeout": "--ready-timeout or --drain-timeout",
+	"--command": "-- PROGRAM", "--cwd": "--dir (-C)", "--chdir": "--dir (-C)", "--daemonize": "nothing: a service manager does that",
+	"-listen": "--listen (-l)", "-command": "-- PROGRAM", "--uid": "--user", "--backlog": "--listen ADDR,backlog=N",
+}
+
+// foreignOption hints at our name for another tool's option.
+func foreignOption(args []string) error {
+	for _, arg := range args {
+		name, _, _ := strings.Cut(arg, "=")
+		if ours, ok := foreign[name]; ok {
+			return &usageError{fmt.Sprintf("no such option %s", name), "hotwrap calls it " + ours}
+		}
+	}
+	return nil
+}
+
+// serve runs the program until the end of it, or of hotwrap.
+func serve(cfg *config, stderr io.Writer) int {
+	nohup := hupIgnored()
+	sigs, _ := catchSignals()
+	h := newHost(newPrinter(stderr, cfg.logFormat == "json", cfg.least(), os.Environ()), nohup)
+	defer h.shut()
+	if err := h.setUp(cfg); err != nil {
+		h.fail(err)
+		return execStatus(err)
+	}
+	s := &supervisor{limits: h.limits, world: h.world()}
+	var seen func(event)
+	if cfg.trace {
+		seen = traceTo(stderr, s)
+	}
+	signals := newSource(h.events, func(quit <-chan struct{}, post func(event) bool) {
+		for {
+			select {
+			case sig := <-sigs:
+				if ev, ok := h.heard(sig); ok && !post(ev) {
+					return
+				}
+			case <-quit:
+				return
+			}
+		}
+	})
+	s.start("start")
+	status := s.run(h.events, seen)
+	close(h.done)
+	_ = signals.stop()
+	return status
+}
+
+// least is the least serious level that is shown.
+func (cfg *config) least() level {
+	switch {
+	case cfg.verbose:
+		return levelVerbose
+	case cfg.quiet:
+		return levelWarning
+	}
+	return levelInfo
+}
+
+const helpHead = `Restart any server without losing a connection.
+
+Usage: hotwrap [OPTION]... -- PROGRAM [ARG]...
+
+  hotwrap -l :8080 -- ./myapp            serve; the socket outlives every restart
+  kill -HUP $(pidof hotwrap)             replace ./myapp once its successor is ready
+
+hotwrap --help lists the options.
+`
+
+const helpText = `Restart any server without losing a connection.
+
+Usage: hotwrap [OPTION]... -- PROGRAM [ARG]...
+
+  hotwrap -l :8080 -- ./myapp            serve; the socket outlives every restart
+  kill -HUP $(pidof hotwrap)             replace ./myapp once its successor is ready
+
+Sockets:
+  -l, --listen [NAME=]ADDR[,OPT]...  8080, 127.0.0.1:8080, udp::53, /run/a.sock,mode=0660
+      --no-overlap                   stop the old, then start the new; clients queue
+
+Program:
+  -e, --env KEY=VALUE                {fd} {addr} {port} are filled in, as in ARGs
+      --env-file PATH                file or envdir, read at each restart
+  -u, --user USER[:GROUP]
+  -C, --dir DIR                      resolved at each restart
+      --stdin                        the terminal is the program's
+
+Restart:
+      --check CMD                    must succeed first: 'myapp -t'
+      --ready HOW                    auto, notify, fd=N, alive=DUR [auto]
+      --ready-timeout DUR            [60s]
+      --bake DUR                     then it must live this long [1s; terminal: 0]
+      --stop-signal SIG              [by program, else TERM]
+      --drain-timeout DUR            the old one finishes, then KILL [30s; terminal: 3s]
+      --respawn always|on-failure|never[:N]   N failures in a row end it [always:10]
+
+Stop:
+      --stop-delay DUR               serve on after TERM until balancers know [0s]
+      --stop-timeout DUR             [--drain-timeout]
+
+Operation:
+      --log-format text|json   -q, --quiet   -v, --verbose   --version
+
+Every --some-option is also $HOTWRAP_SOME_OPTION.
+HUP restarts. TERM, INT, QUIT stop; INT twice kills.
+`

@@ -1,0 +1,300 @@
+package main
+
+// This file decides when a worker is ready: what it must show, what it says, what a look at it saw.
+//
+// Its rules: a successor must show what its predecessor showed; a message counts only if it comes from
+// the worker's own tree; where nothing can be seen, its word is enough, or that it lives.
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// wants is what a new worker of g must show. A successor must do what its predecessor was seen to do.
+func (s *supervisor) wants(g *generation) needs {
+	told, listens := s.mustTell(g), len(s.limits.listeners) > 0 && !g.Blind
+	switch s.limits.ready {
+	case readyAlive:
+		return needExec | needAlive
+	case readyNotify, readyFD:
+		told = true
+	case readyAuto:
+	}
+	n := needExec
+	if told {
+		n |= needTold
+	}
+	if listens && len(s.mustWatch(g)) > 0 {
+		n |= needWatch
+	}
+	if n == needExec {
+		n |= needAlive
+	}
+	return n
+}
+
+// model is the generation whose behaviour g must match: itself once it has served, else its predecessor.
+func (s *supervisor) model(g *generation) *generation {
+	if g.State == genServing {
+		return g
+	}
+	if s.Restart != nil {
+		return s.generation(s.Restart.Predecessor)
+	}
+	return nil
+}
+
+func (s *supervisor) mustTell(g *generation) bool {
+	m := s.model(g)
+	return s.limits.ready == readyAuto && m != nil && m.Told
+}
+
+// mustWatch lists the listeners that g must watch: its model's, for the first generation any one of all.
+func (s *supervisor) mustWatch(g *generation) []string {
+	if m := s.model(g); m != nil {
+		return m.Watched
+	}
+	return s.limits.listeners
+}
+
+// settled is called whenever a need of w was met: with none left the worker is ready, and with its
+// last worker the generation.
+func (s *supervisor) settled(g *generation, w *worker) {
+	if w.State != workerStarting || w.Needs != 0 || w.Reaped {
+		return
+	}
+	now := s.world.now()
+	w.State, w.Ready = workerReady, now
+	w.Look = now.add(lookAfter)
+	s.world.refresh()
+	switch g.State {
+	case genStarting:
+		if s.readyWorkers(g) == len(g.Slots) {
+			s.generationReady(g, w)
+		}
+	case genServing:
+		s.world.promote(g)
+		s.say(info("generation %d ready again", g.Number).with("pid", w.PID).
+			with("after", now.since(w.Started)).with("by", w.by()))
+	case genReady, genDraining, genFailed, genGone: // starting workers there are being stopped
+	}
+}
+
+// executed hears from the shim: it has become the program, or it could not.
+func (s *supervisor) executed(ev event) {
+	g, w := s.worker(ev.serial)
+	if w == nil {
+		return
+	}
+	w.Needs &^= needExec
+	if ev.err != nil {
+		w.ExecErr, w.ExecCode = ev.err.Error(), execStatus(ev.err)
+	}
+	if w.Reaped { // its end was heard first
+		s.ended(g, w)
+		return
+	}
+	if ev.err != nil || w.State != workerStarting {
+		return
+	}
+	now := s.world.now()
+	if w.Needs&needAlive != 0 {
+		w.Alive = now.add(s.aliveLong())
+	}
+	if w.Needs&needWatch != 0 {
+		w.Look = now.add(lookFirst)
+	}
+}
+
+// aliveLong is how long being alive must last to count as ready.
+func (s *supervisor) aliveLong() time.Duration {
+	if s.limits.ready == readyAlive {
+		return s.limits.readyAlive
+	}
+	return aliveEnough
+}
+
+// noticed takes one message of a worker. It counts if the sender belongs to the worker.
+func (s *supervisor) noticed(ev event) {
+	g, w := s.worker(ev.serial)
+	if w == nil {
+		return
+	}
+	n := ev.notice
+	if n.by != "fd" && !s.world.owns(w, n) {
+		s.say(verbose("ignored a message to generation %d from a stranger", g.Number).with("pid", n.pid))
+		return
+	}
+	now := s.world.now()
+	if n.status != "" && n.status != w.Says {
+		w.Says = n.status
+		s.say(verbose("generation %d says %q", g.Number, n.status))
+	}
+	if n.by == "notify" && n.mainPID > 0 && s.world.owns(w, notice{pid: n.mainPID}) {
+		w.Main = n.mainPID
+	}
+	if n.extend > 0 {
+		s.extend(g, w, now.add(n.extend))
+	}
+	s.beat(w, n, now)
+	if n.ready {
+		s.told(g, w, n.by)
+	}
+}
+
+// extend moves the limit for getting ready, never nearer.
+func (s *supervisor) extend(g *generation, w *worker, to instant) {
+	switch {
+	case w.State != workerStarting:
+	case g.State == genStarting:
+		g.Deadline = max(g.Deadline, to)
+	case w.Limit != 0:
+		w.Limit = max(w.Limit, to)
+	}
+}
+
+// beat arms or feeds a worker's watchdog: it opts in by its first WATCHDOG=1.
+func (s *supervisor) beat(w *worker, n notice, now instant) {
+	if n.watchdogUSec > 0 {
+		w.Beat = n.watchdogUSec
+	}
+	if w.State != workerStarting && w.State != workerReady {
+		return
+	}
+	if n.watchdogTrigger {
+		w.Watchdog = now
+	} else if n.watchdog && w.Beat > 0 {
+		w.Watchdog = now.add(w.Beat)
+	}
+}
+
+// told takes a worker's word that it is ready, where its word is what was asked for.
+func (s *supervisor) told(g *generation, w *worker, by string) {
+	switch s.limits.ready {
+	case readyAlive:
+		return
+	case readyFD:
+		if by != "fd" {
+			return
+		}
+	case readyNotify, readyAuto:
+		if by == "fd" {
+			return
+		}
+	}
+	g.Told = true
+	if w.State != workerStarting {
+		return
+	}
+	if w.Needs&needAlive != 0 { // it was only waited for because nothing better was known
+		w.Wants |= needTold
+	}
+	w.Needs &^= needTold | needAlive
+	w.Alive = 0
+	s.settled(g, w)
+}
+
+// looked takes what a look at a worker saw.
+func (s *supervisor) looked(ev event) {
+	g, w := s.worker(ev.serial)
+	if w == nil {
+		return
+	}
+	for _, name := range ev.sight.watched {
+		if !slices.Contains(w.Watched, name) {
+			w.Watched = append(w.Watched, name)
+		}
+		if !slices.Contains(g.Watched, name) {
+			g.Watched = append(g.Watched, name)
+		}
+	}
+	switch w.State {
+	case workerStarting:
+		s.lookedStarting(g, w, ev.sight)
+	case workerReady:
+		s.hints(g, ev.sight)
+	case workerStopping, workerKilling, workerExited:
+	}
+}
+
+func (s *supervisor) lookedStarting(g *generation, w *worker, see sight) {
+	now := s.world.now()
+	switch {
+	case len(s.unwatched(g, w)) == 0:
+		w.Needs &^= needWatch
+		s.settled(g, w)
+	case see.denied && !s.Helped:
+		s.Helped = true
+		w.Look = now
+	case see.blind != "":
+		w.Needs &^= needWatch
+		if !g.Blind {
+			g.Blind = true
+			s.say(warning("generation %d cannot be seen accepting: %s; its word, or %s alive, is enough",
+				g.Number, see.blind, brief(aliveEnough)))
+		}
+		if w.Wants&needTold == 0 {
+			w.Wants = needExec | needAlive
+			w.Needs |= needAlive
+			w.Alive = now.add(aliveEnough)
+		}
+		s.settled(g, w)
+	default:
+		w.Look = now.add(w.Pause)
+		w.Pause = min(2*w.Pause, lookLongest)
+	}
+}
+
+// unwatched lists the listeners that w must watch and was not seen to.
+func (s *supervisor) unwatched(g *generation, w *worker) []string {
+	must := s.mustWatch(g)
+	if s.model(g) == nil && len(w.Watched) > 0 {
+		return nil // the first generation need not use all
+	}
+	return slices.DeleteFunc(slices.Clone(must), func(name string) bool { return slices.Contains(w.Watched, name) })
+}
+
+// hints names what the last look at a ready worker found odd, once for each oddity.
+func (s *supervisor) hints(g *generation, see sight) {
+	for _, addr := range see.others {
+		if !slices.Contains(s.Hinted, addr) {
+			s.Hinted = append(s.Hinted, addr)
+			s.say(hint("generation %d also listens on %s; use -l NAME=%s or --no-overlap", g.Number, addr, addr))
+		}
+	}
+	if see.blind != "" || len(g.Watched) == 0 {
+		return
+	}
+	for _, name := range s.limits.listeners {
+		if !slices.Contains(g.Watched, name) && !slices.Contains(s.Unserved, name) {
+			s.Unserved = append(s.Unserved, name)
+			s.say(warning("generation %d does not serve listener %q", g.Number, name))
+		}
+	}
+}
+
+// unready says what a generation that was not ready in time still lacked.
+func (s *supervisor) unready(g *generation, now instant) string {
+	after := brief(now.since(g.Started))
+	if g.Check != 0 {
+		return "--check did not end within " + after
+	}
+	text := "not ready after " + after
+	for _, w := range g.Workers {
+		if w.Needs&needTold != 0 {
+			text += "; it did not say READY=1"
+			if s.limits.ready == readyAuto {
+				text += ", which its predecessor did"
+			}
+		}
+		if lacks := s.unwatched(g, w); w.Needs&needWatch != 0 && len(lacks) > 0 {
+			text += fmt.Sprintf("; nobody serves %q", strings.Join(lacks, ", "))
+		}
+		if s.world.halted(w.PID) {
+			text += fmt.Sprintf("; pid %d is stopped (state T)", w.PID)
+		}
+	}
+	return text
+}

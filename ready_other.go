@@ -1,0 +1,22 @@
+//go:build !linux
+
+package main
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+const notifyFlags = unix.MSG_DONTWAIT
+
+var notifyOOB = unix.CmsgSpace(4 * maxPassed)
+
+// prepareNotify has nothing to do: the mode of the path is set after bind, and nobody is asked who sends.
+func prepareNotify(int) error { return nil }
+
+func sender([]unix.SocketControlMessage) (pid, uid int) { return 0, -1 }
+
+func peer(*net.UnixConn) (pid, uid int) { return 0, -1 }
+
+func unmappedOwner(uint32) bool { return false }

@@ -1,0 +1,441 @@
+package main
+
+// This file asks the kernel's socket tables: who listens where, which connections are open, who has an address.
+//
+//   - TCP and UDP by netlink (sock_diag(7)), which needs no privilege; where that is refused or not built in, /proc/net.
+//   - Unix sockets by /proc/net/unix alone. A path there may hold anything, line ends included, so a row only counts
+//     together with a process that has its inode open.
+//   - Sockets of another network namespace do not show.
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxSockets   = 1 << 18 // rows taken from one table
+	maxListeners = 1000    // addresses that otherListeners names
+	maxCommand   = 120     // bytes of a command line in a message
+)
+
+// States of TCP sockets, see net/tcp_states.h. An unconnected UDP socket is in state close.
+const (
+	tcpEstablished = 1
+	tcpClose       = 7
+	tcpListen      = 10
+)
+
+// inetSocket is one row of the kernel's table of TCP or UDP sockets.
+type inetSocket struct {
+	state         byte
+	local, remote netip.AddrPort
+	inode         uint64 // 0: no process has it, as a connection that is not accepted yet
+	idle          time.Duration
+}
+
+// inetSockets lists the sockets in one state, on one local port or (port 0) on all, of both families.
+func inetSockets(protocol, state byte, port uint16) []inetSocket {
+	var all []inetSocket
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		sockets, err := diagSockets(family, protocol, state, port)
+		if err != nil {
+			sockets = procSockets(family, protocol, state, port)
+		}
+		all = append(all, sockets...)
+	}
+	return all[:min(len(all), maxSockets)]
+}
+
+// Of struct inet_diag_req_v2 and inet_diag_msg, see linux/inet_diag.h.
+const (
+	diagBytecode = 1 // INET_DIAG_REQ_BYTECODE
+	diagInfo     = 2 // INET_DIAG_INFO: struct tcp_info
+	diagMessage  = 72
+)
+
+// diagRequest asks for a dump; with a port, the kernel runs a two-step program over each socket: at least, at most.
+func diagRequest(family, protocol, state byte, port uint16) []byte {
+	le := binary.NativeEndian
+	b := make([]byte, unix.SizeofNlMsghdr+56, 128)
+	le.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
+	le.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	b[16], b[17], b[18] = family, protocol, 1<<(diagInfo-1)
+	le.PutUint32(b[20:], 1<<state)
+	if port != 0 {
+		const atLeast, atMost = 2, 3 // INET_DIAG_BC_S_GE, S_LE: {code, bytes to go on by if yes, if no}, then the port
+		b = le.AppendUint16(b, 4+16)
+		b = le.AppendUint16(b, diagBytecode)
+		b = le.AppendUint16(append(b, atLeast, 8), 16+4) // four beyond the end: refuse
+		b = le.AppendUint16(append(b, 0, 0), port)
+		b = le.AppendUint16(append(b, atMost, 8), 8+4)
+		b = le.AppendUint16(append(b, 0, 0), port)
+	}
+	le.PutUint32(b, uint32(len(b)))
+	return b
+}
+
+// diagSockets asks by netlink.
+func diagSockets(family, protocol, state byte, port uint16) (sockets []inetSocket, err error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}) // it answers at once or never
+	if err := unix.Sendto(fd, diagRequest(family, protocol, state, port), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, err
+	}
+	for buf := make([]byte, 32<<10); len(sockets) < maxSockets; {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var done bool
+		if sockets, done, err = parseDiag(buf[:max(n, 0)], sockets); done || err != nil {
+			return sockets, err
+		}
+	}
+	return sockets, nil
+}
+
+// parseDiag adds the sockets of one datagram of answers; done is true after the last one.
+func parseDiag(b []byte, sockets []inetSocket) (_ []inetSocket, done bool, err error) {
+	le := binary.NativeEndian
+	for len(b) >= unix.SizeofNlMsghdr {
+		size, kind := le.Uint32(b), le.Uint16(b[4:])
+		if size < unix.SizeofNlMsghdr || uint64(size) > uint64(len(b)) {
+			break
+		}
+		payload := b[unix.SizeofNlMsghdr:size]
+		b = b[min(uint64(len(b)), (uint64(size)+3)&^3):]
+		switch kind {
+		case unix.NLMSG_DONE, unix.NLMSG_ERROR: // both begin with an errno, 0 or negative
+			if len(payload) >= 4 && int32(le.Uint32(payload)) < 0 {
+				return sockets, true, unix.Errno(-int32(le.Uint32(payload)))
+			}
+			return sockets, true, nil
+		case unix.SOCK_DIAG_BY_FAMILY:
+			if s, ok := parseDiagMessage(payload); ok {
+				sockets = append(sockets, s)
+			}
+		}
+	}
+	if len(b) > 0 {
+		return nil, true, errors.New("cut short")
+	}
+	return sockets, false, nil
+}
+
+// parseDiagMessage reads a struct inet_diag_msg and, of the attributes behind it, the times in tcp_info.
+func parseDiagMessage(b []byte) (s inetSocket, ok bool) {
+	if len(b) < diagMessage {
+		return s, false
+	}
+	le := binary.NativeEndian
+	s.state, s.inode = b[1], uint64(le.Uint32(b[68:]))
+	s.local = diagAddr(b[0], b[8:24], binary.BigEndian.Uint16(b[4:]))
+	s.remote = diagAddr(b[0], b[24:40], binary.BigEndian.Uint16(b[6:]))
+	for b = b[diagMessage:]; len(b) >= 4; {
+		size := int(le.Uint16(b))
+		if size < 4 || size > len(b) {
+			break
+		}
+		const sent, received = int(unsafe.Offsetof(unix.TCPInfo{}.Last_data_sent)), int(unsafe.Offsetof(unix.TCPInfo{}.Last_data_recv))
+		if info := b[4:size]; le.Uint16(b[2:]) == diagInfo && len(info) >= received+4 {
+			s.idle = time.Duration(min(le.Uint32(info[sent:]), le.Uint32(info[received:]))) * time.Millisecond
+		}
+		b = b[min(len(b), (size+3)&^3):]
+	}
+	return s, true
+}
+
+func diagAddr(family byte, b []byte, port uint16) netip.AddrPort {
+	addr := netip.AddrFrom16([16]byte(b))
+	if family == unix.AF_INET {
+		addr = netip.AddrFrom4([4]byte(b))
+	}
+	return netip.AddrPortFrom(addr, port)
+}
+
+// procSockets reads /proc/net/tcp and its like; it does not know how long a connection is idle.
+func procSockets(family, protocol, state byte, port uint16) (sockets []inetSocket) {
+	name := "/proc/net/tcp"
+	if protocol == unix.IPPROTO_UDP {
+		name = "/proc/net/udp"
+	}
+	if family == unix.AF_INET6 {
+		name += "6"
+	}
+	eachLine(name, func(line string) bool {
+		s, ok := parseInetRow(line)
+		if ok && s.state == state && (port == 0 || s.local.Port() == port) {
+			sockets = append(sockets, s)
+		}
+		return len(sockets) < maxSockets
+	})
+	return sockets
+}
+
+// eachLine calls fn with the lines of a file that may be long, until fn says false.
+func eachLine(name string, fn func(line string) bool) {
+	f, err := os.Open(name)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(io.LimitReader(f, 1<<30)); lines.Scan(); {
+		if !fn(lines.Text()) {
+			return
+		}
+	}
+}
+
+// parseInetRow reads a row of /proc/net/tcp, see proc_pid_net(5):
+//
+//	0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000  0  31337 …
+func parseInetRow(line string) (s inetSocket, ok bool) {
+	fields := strings.Fields(line)
+	if len(fields) < 10 {
+		return s, false
+	}
+	state, err1 := strconv.ParseUint(fields[3], 16, 8)
+	inode, err2 := strconv.ParseUint(fields[9], 10, 64)
+	local, ok1 := parseHexAddr(fields[1])
+	remote, ok2 := parseHexAddr(fields[2])
+	s = inetSocket{state: byte(state), local: local, remote: remote, inode: inode}
+	return s, err1 == nil && err2 == nil && ok1 && ok2
+}
+
+// parseHexAddr reads an address printed as words in the byte order of the machine, and a port.
+func parseHexAddr(text string) (netip.AddrPort, bool) {
+	words, port, _ := strings.Cut(text, ":")
+	b, err1 := hex.DecodeString(words)
+	n, err2 := strconv.ParseUint(port, 16, 16)
+	if err1 != nil || err2 != nil || len(b)%4 != 0 {
+		return netip.AddrPort{}, false
+	}
+	for i := 0; i < len(b); i += 4 {
+		binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
+	}
+	addr, ok := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(addr, uint16(n)), ok
+}
+
+// unixSocket is one row of /proc/net/unix.
+type unixSocket struct {
+	listening bool
+	kind      int // SOCK_STREAM and so on
+	connected bool
+	inode     uint64
+	path      string // as bound, "@name" if abstract
+}
+
+// parseUnixRow reads a row of /proc/net/unix, see unix(7) and net/unix/af_unix.c:
+//
+//	0000000000000000: 00000002 00000000 00010000 0001 01 31337 /run/a.sock
+func parseUnixRow(line string) (s unixSocket, ok bool) {
+	rest, fields := line, [7]string{}
+	for i := range fields {
+		rest = strings.TrimLeft(rest, " ")
+		fields[i], rest, _ = strings.Cut(rest, " ")
+	}
+	flags, err1 := strconv.ParseUint(fields[3], 16, 32)
+	kind, err2 := strconv.ParseUint(fields[4], 16, 16)
+	state, err3 := strconv.ParseUint(fields[5], 16, 8)
+	inode, err4 := strconv.ParseUint(fields[6], 10, 64)
+	const acceptCon, connected = 1 << 16, 3 // __SO_ACCEPTCON, SS_CONNECTED: linux/net.h
+	s = unixSocket{flags&acceptCon != 0, int(kind), state == connected, inode, rest}
+	return s, errors.Join(err1, err2, err3, err4) == nil
+}
+
+func unixSockets(want func(unixSocket) bool) (sockets []unixSocket) {
+	eachLine("/proc/net/unix", func(line string) bool {
+		if s, ok := parseUnixRow(line); ok && want(s) {
+			sockets = append(sockets, s)
+		}
+		return len(sockets) < maxSockets
+	})
+	return sockets
+}
+
+// eachHeld calls fn once for every socket inode that the processes have open and that is wanted.
+func eachHeld[T any](pids []int, wanted map[uint64]T, fn func(T)) {
+	for _, pid := range pids {
+		_ = eachDescriptor(pid, func(_ int, link []byte) bool {
+			if inode, ok := socketLink(link); ok {
+				if what, ok := wanted[inode]; ok {
+					delete(wanted, inode)
+					fn(what)
+				}
+			}
+			return len(wanted) > 0
+		})
+	}
+}
+
+// otherListeners names the TCP addresses that the processes listen on, without the sockets in own.
+func otherListeners(pids []int, own []uint64) []string {
+	wanted := map[uint64]string{}
+	for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, 0) {
+		if s.inode != 0 && !slices.Contains(own, s.inode) {
+			wanted[s.inode] = s.local.String()
+		}
+	}
+	var addrs []string
+	eachHeld(pids, wanted, func(addr string) { addrs = append(addrs, addr) })
+	slices.Sort(addrs)
+	addrs = slices.Compact(addrs)
+	return addrs[:min(len(addrs), maxListeners)]
+}
+
+// connection is an open connection of a worker.
+type connection struct {
+	peer string        // "10.0.3.7:51234"; "unix" where it has no name
+	idle time.Duration // since the last byte either way; 0 also where that is unknown
+}
+
+// connections lists what clients have open: the established connections that the processes hold on the ports (or
+// paths) of the listeners, also those accepted from a socket that is no longer theirs.
+func connections(pids []int, ls []*listener) []connection {
+	wanted := map[uint64]connection{}
+	for _, l := range ls {
+		switch l.network {
+		case "tcp":
+			port, err := strconv.ParseUint(l.port(), 10, 16)
+			if err != nil || port == 0 {
+				continue
+			}
+			for _, s := range inetSockets(unix.IPPROTO_TCP, tcpEstablished, uint16(port)) {
+				if s.inode != 0 {
+					peer := netip.AddrPortFrom(s.remote.Addr().Unmap(), s.remote.Port())
+					wanted[s.inode] = connection{peer.String(), s.idle}
+				}
+			}
+		case "unix", "unixpacket":
+			for _, inode := range unixConnections(l) {
+				wanted[inode] = connection{peer: "unix"}
+			}
+		}
+	}
+	var open []connection
+	eachHeld(pids, wanted, func(c connection) { open = append(open, c) })
+	return open
+}
+
+// unixConnections are the inodes of what was accepted from a listener: they carry its path. That is the one it was
+// bound to, which is another than we show if the socket was moved to its place by rename(2).
+func unixConnections(l *listener) (inodes []uint64) {
+	paths := []string{l.addr}
+	sockets := unixSockets(func(s unixSocket) bool {
+		if s.inode == l.inode && s.inode != 0 && s.path != "" {
+			paths = append(paths, s.path)
+		}
+		return s.connected && s.path != "" && s.inode != 0
+	})
+	for _, s := range sockets {
+		if slices.Contains(paths, s.path) {
+			inodes = append(inodes, s.inode)
+		}
+	}
+	return inodes
+}
+
+// holder is a process that has an address.
+type holder struct {
+	pid     int
+	command string
+}
+
+// portHolder finds the process that listens on an address (or has bound it, for UDP), or on one that excludes it.
+func portHolder(network string, addr netip.AddrPort) (holder, bool) {
+	protocol, state := byte(unix.IPPROTO_TCP), byte(tcpListen)
+	if strings.HasPrefix(network, "udp") {
+		protocol, state = unix.IPPROTO_UDP, tcpClose
+	}
+	wanted := map[uint64]bool{}
+	for _, s := range inetSockets(protocol, state, addr.Port()) {
+		if s.inode != 0 && addrsOverlap(s.local.Addr(), addr.Addr()) {
+			wanted[s.inode] = true
+		}
+	}
+	return holderOf(wanted)
+}
+
+// addrsOverlap reports whether two addresses cannot both be bound: [::] also takes IPv4, unless v6only, which does not show.
+func addrsOverlap(a, b netip.Addr) bool {
+	a, b = a.Unmap().WithZone(""), b.Unmap().WithZone("")
+	covers := func(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
+	return a == b || covers(a, b) || covers(b, a) || !a.IsValid() || !b.IsValid()
+}
+
+// pathHolder finds the process that listens on (or, for datagrams, has bound) a unix socket: a path or "@abstract".
+func pathHolder(path string) (holder, bool) {
+	wanted := map[uint64]bool{}
+	for _, s := range unixSockets(func(s unixSocket) bool {
+		return s.path == path && (s.listening || s.kind == unix.SOCK_DGRAM)
+	}) {
+		wanted[s.inode] = true
+	}
+	return holderOf(wanted)
+}
+
+// holderOf searches all processes that we may look into; the first one is likely the parent of the others.
+func holderOf(wanted map[uint64]bool) (h holder, found bool) {
+	if len(wanted) == 0 {
+		return h, false
+	}
+	count := 0
+	_ = eachNumber("/proc", func(_, pid int) bool {
+		_ = eachDescriptor(pid, func(_ int, link []byte) bool {
+			if inode, ok := socketLink(link); ok && wanted[inode] {
+				h, found = holder{pid, commandOf(pid)}, true
+			}
+			return !found
+		})
+		count++
+		return !found && count < maxScan
+	})
+	return h, found
+}
+
+// commandOf is a process's command line in a form that is safe to print, or its name.
+func commandOf(pid int) string {
+	text, _ := readProc(fmt.Sprintf("/proc/%d/cmdline", pid), maxCommand+1)
+	if len(bytes.Trim(text, "\x00")) == 0 {
+		text, _ = readProc(fmt.Sprintf("/proc/%d/comm", pid), maxCommand+1)
+	}
+	return printableCommand(text)
+}
+
+// printableCommand makes one line of what another user wrote.
+func printableCommand(text []byte) string {
+	line := strings.ToValidUTF8(string(text[:min(len(text), maxCommand)]), "?")
+	line = strings.Map(func(r rune) rune {
+		switch {
+		case r == 0 || r == '\n':
+			return ' '
+		case !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, line)
+	return strings.TrimRight(line, " ")
+}

@@ -1,0 +1,799 @@
+package main
+
+// This file is the state machine of hotwrap: generations, workers, restarts, deadlines.
+//
+// Its rules:
+//   - One goroutine, run, owns every fact here; everybody else only posts events.
+//   - It touches the world only through the functions of world, and none of them may block.
+//   - A deadline is a field, looked at again after every event: no timer acts by itself, so a late one
+//     can never act on the wrong run. run keeps one timer, for the nearest.
+//   - Wish and fact are apart: a request changes what is wanted, only events change a state.
+//   - state is plain data: what snapshot writes is all there is.
+//
+// Generation: starting → ready (on trial) → serving → draining → gone, or failed.
+// Worker: starting → ready → stopping → killing → exited.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+)
+
+const (
+	lookFirst    = time.Millisecond       // from exec to the first look whether the listeners are watched
+	lookLongest  = 50 * time.Millisecond  // looks double their distance up to this
+	lookAfter    = 500 * time.Millisecond // from ready to the last look, which finds what was opened late
+	aliveEnough  = time.Second            // alive for this long is ready where nothing else can be seen
+	surveyLimit  = time.Second            // a drain does not wait longer than this to learn its connections
+	reportFirst  = 15 * time.Second       // from the switch to the first "still draining"; then twice as long
+	killPatience = 5 * time.Second        // a worker still there so long after KILL is reported and killed again
+	secondINT    = 500 * time.Millisecond // an INT sooner than this after the first is the same key press (npm sends two)
+	steadyTime   = 10 * time.Second       // a worker ready for this long ends a row of failures
+	backoffFirst = 100 * time.Millisecond // before the second respawn of a row; the first is at once
+	backoffMost  = 30 * time.Second
+)
+
+// Exit statuses of hotwrap that are not the program's own (GNU coreutils' timeout and env use the same).
+const (
+	statusNotReady = 124 // the first generation was not ready in time
+	statusFailed   = 125 // hotwrap itself failed or was called wrongly
+	statusNoExec   = 126 // the program cannot be executed
+	statusNotFound = 127 // the program is not there
+)
+
+func (t instant) add(d time.Duration) instant   { return t + instant(d) }
+func (t instant) since(u instant) time.Duration { return time.Duration(t - u) }
+func (t instant) due(now instant) bool          { return t != 0 && t <= now }
+func earlier(a, b instant) instant              { return min(a-1, b-1) + 1 } // none counts as never
+func (t instant) MarshalText() ([]byte, error)  { return []byte(time.Duration(t).String()), nil }
+func (t *instant) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(string(text))
+	*t = instant(d)
+	return err
+}
+
+// ask is what a request asks for.
+type ask string
+
+const (
+	askRestart ask = "restart"
+	askStop    ask = "stop"    // TERM, INT, QUIT: drain and exit
+	askKill    ask = "kill"    // KILL all that is left
+	askReopen  ask = "reopen"  // log files
+	askReexec  ask = "reexec"  // hotwrap itself
+	askWorkers ask = "workers" // one more or fewer
+)
+
+// request is one wish from outside; each gets exactly one verdict.
+type request struct {
+	ID    int    `json:"id"`
+	Ask   ask    `json:"ask"`
+	Cause string `json:"cause"`         // "SIGHUP"
+	Who   string `json:"who,omitempty"` // who asked, where that is known
+}
+
+// joins tells whether q can be answered by the same generation as r.
+func (r request) joins(q request) bool { return r.Ask == q.Ask }
+
+// result is how a request ended.
+type result string
+
+const (
+	promoted   result = "promoted"
+	failed     result = "failed"
+	superseded result = "superseded"
+	stopped    result = "stopped"
+)
+
+// verdict is the answer to one request.
+type verdict struct {
+	Request    request       `json:"request"`
+	Result     result        `json:"result"`
+	Generation int           `json:"generation,omitempty"` // that carried it
+	Reason     string        `json:"reason,omitempty"`
+	Took       time.Duration `json:"took,omitempty"`
+}
+
+// trial is one stage that a ready successor must survive before the switch.
+type trial struct {
+	Kind  trialKind     `json:"kind"`
+	Limit time.Duration `json:"limit"`
+}
+
+type trialKind string
+
+const trialBake trialKind = "bake" // live on beside the warm predecessor
+
+// plan is one restart as data; advance walks it.
+type plan struct {
+	Overlap bool    `json:"overlap"` // the successor starts before the predecessor stops
+	Batch   int     `json:"batch"`   // workers replaced at once
+	Trials  []trial `json:"trials,omitempty"`
+}
+
+// restart is the one restart under way; the very first start is one too, without a predecessor.
+type restart struct {
+	Plan        plan      `json:"plan"`
+	Stage       int       `json:"stage"` // index of the trial that the ready successor is in
+	Requests    []request `json:"requests"`
+	Successor   int       `json:"successor"`
+	Predecessor int       `json:"predecessor,omitempty"`
+	Began       instant   `json:"began"`
+}
+
+// stopping is an ordered stop under way.
+type stopping struct {
+	Cause string  `json:"cause"`
+	Since instant `json:"since"`
+	Delay instant `json:"delay,omitempty"` // serve on until then
+	Late  bool    `json:"late,omitempty"`  // somebody did not end in time
+}
+
+// state is every fact that the supervisor owns; plain data, so that snapshot can write it.
+type state struct {
+	Generations []*generation `json:"generations"`         // oldest first, the gone left out
+	Numbers     int           `json:"numbers"`             // generations so far
+	Serials     int           `json:"serials"`             // workers so far
+	Restart     *restart      `json:"restart,omitempty"`   // the one under way
+	Pending     []request     `json:"pending,omitempty"`   // answered by the next generation, all together
+	Stop        *stopping     `json:"stop,omitempty"`      // an ordered stop
+	Ending      bool          `json:"ending,omitempty"`    // hotwrap ends when the last worker is gone
+	Status      int           `json:"status"`              // with this status
+	Helped      bool          `json:"helped,omitempty"`    // looks need the program's own user id
+	Hinted      []string      `json:"hinted,omitempty"`    // listeners of its own that the program was named for
+	Heartbeat   instant       `json:"heartbeat,omitempty"` // the next word for hotwrap's own watchdog
+	Unserved    []string      `json:"unserved,omitempty"`  // listeners that it was named for not watching
+}
+
+// limits is what the supervisor is told once, on the command line.
+type limits struct {
+	workers      int
+	ready        readyMode
+	readyAlive   time.Duration // of --ready alive=DUR
+	readyTimeout time.Duration
+	bake         time.Duration
+	drainTimeout time.Duration
+	stopDelay    time.Duration
+	stopTimeout  time.Duration
+	respawn      respawnPolicy
+	respawnMost  int // failures in a row that end it
+	overlap      bool
+	check        bool
+	listeners    []string      // names
+	heartbeat    time.Duration // hotwrap's own watchdog wants a word this often; 0 none
+}
+
+// world is what the supervisor needs of the world, so that tests can be the world. No function blocks:
+// what takes time answers with an event.
+type world struct {
+	now     func() instant
+	prepare func(g *generation, predecessor *generation)        // answers evPrepared
+	check   func(g *generation) (pid int, err error)            // answers evChild
+	spawn   func(g *generation, w *worker) (pid int, err error) // answers evExec, then evNotice
+	stale   func(g *generation) bool                            // another build lies on disk
+	reap    func() []death                                      // all that ended since, strangers too
+	look    func(w *worker, helped bool)                        // answers evLook
+	survey  func(g *generation)                                 // answers evSurvey
+	signal  func(pid int, sig syscall.Signal)                   // one process
+	kill    func(group int, sig syscall.Signal)                 // a whole process group
+	empty   func(group int) bool                                // nobody is left in it
+	owns    func(w *worker, n notice) bool                      // the sender is in the worker's tree
+	halted  func(pid int) bool                                  // it is in state T
+	route   func(shares map[int]int)                            // generation → share of the new connections
+	refresh func()                                              // the listeners' own settings, after each ready
+	promote func(g *generation)                                 // it may live as long as anybody now (oom_score_adj)
+	repair  func(name string)                                   // a listener that a program spoilt
+	forget  func(w *worker)                                     // its sources end
+	release func(g *generation)                                 // its pins are let go
+	closing func()                                              // the stop has begun: balancers shall see refusals
+	alive   func()                                              // hotwrap's own manager wants to hear that the loop runs
+	answer  func(v verdict)                                     // a request has its verdict
+	say     func(m message)                                     // one line, and the same upward
+}
+
+// supervisor owns all state; only run and what it calls may touch it.
+type supervisor struct {
+	state
+	limits limits
+	world  world
+}
+
+// eventKind is what happened.
+type eventKind string
+
+const (
+	evTime     eventKind = "time"     // a deadline may be due
+	evRequest  eventKind = "request"  // somebody asks
+	evPrepared eventKind = "prepared" // the image of a generation is pinned, or cannot be
+	evExec     eventKind = "exec"     // a shim has become the program, or could not
+	evNotice   eventKind = "notice"   // a worker speaks
+	evLook     eventKind = "look"     // what a look at a worker saw
+	evSurvey   eventKind = "survey"   // a draining generation's connections
+	evChild    eventKind = "child"    // a process ended
+	evSpoilt   eventKind = "spoilt"   // a listener may have been spoilt
+)
+
+// event is one thing that happened; kind says which fields count.
+type event struct {
+	kind     eventKind
+	request  request
+	number   int      // evPrepared, evSurvey: the generation
+	serial   int      // evExec, evNotice, evLook: the worker
+	image    *image   // evPrepared
+	warnings []string // evPrepared: to be said before the start
+	err      error    // evPrepared, evExec
+	notice   notice
+	sight    sight
+	open     []connection // evSurvey
+	name     string       // evSpoilt: the listener
+}
+
+// sight is what a look at a worker saw.
+type sight struct {
+	watched []string // names of listeners
+	denied  bool     // a helper with the program's own user id could see more
+	others  []string // addresses of listening sockets that are not hotwrap's
+	blind   string   // why it cannot be relied on
+}
+
+// step lets one event act. It is the table of the machine: the switch is on the event, each handler
+// switches on all states.
+func (s *supervisor) step(ev event) {
+	switch ev.kind {
+	case evTime:
+	case evRequest:
+		s.requested(ev.request)
+	case evPrepared:
+		s.prepared(ev)
+	case evExec:
+		s.executed(ev)
+	case evNotice:
+		s.noticed(ev)
+	case evLook:
+		s.looked(ev)
+	case evSurvey:
+		if g := s.generation(ev.number); g != nil {
+			s.surveyed(g, ev.open, true)
+		}
+	case evChild:
+		for _, d := range s.world.reap() {
+			s.exited(d)
+		}
+		s.sweep()
+	case evSpoilt:
+		s.world.repair(ev.name)
+	}
+	s.due()
+}
+
+// done tells whether everything that was started has ended and hotwrap may go.
+func (s *supervisor) done() bool { return s.Ending && len(s.Generations) == 0 }
+
+// start begins the first generation.
+func (s *supervisor) start(cause string) {
+	if s.limits.heartbeat > 0 {
+		s.Heartbeat = s.world.now()
+	}
+	s.begin([]request{{Ask: askRestart, Cause: cause}})
+}
+
+func (s *supervisor) requested(r request) {
+	switch r.Ask {
+	case askRestart:
+		s.askedRestart(r)
+	case askStop:
+		s.askedStop(r)
+	case askKill:
+		s.askedStop(r)
+		s.killAll()
+	case askReopen:
+		s.say(verbose("no log files to reopen").with("by", r.Cause))
+		s.answer(r, promoted, 0, "")
+	case askReexec, askWorkers:
+		s.say(warning("%s does nothing: this version has one worker and cannot replace itself", r.Cause))
+		s.answer(r, failed, 0, "not available")
+	}
+}
+
+// askedRestart starts a restart, or lets the request wait for the next one: requests that wait
+// together share a generation, one that asks for something else displaces them.
+func (s *supervisor) askedRestart(r request) {
+	switch {
+	case s.Ending:
+		s.answer(r, stopped, 0, "hotwrap is stopping")
+	case s.Restart == nil:
+		s.begin([]request{r})
+	default:
+		if len(s.Pending) > 0 && !s.Pending[0].joins(r) {
+			s.answerAll(s.Pending, superseded, 0, "another request took its place")
+			s.Pending = nil
+		}
+		s.Pending = append(s.Pending, r)
+		s.say(verbose("restart waits for generation %d", s.Restart.Successor).with("by", r.Cause))
+	}
+}
+
+// askedStop ends everything in order. Repeated it changes nothing, but for an INT that is not the
+// echo of the first: that one kills.
+func (s *supervisor) askedStop(r request) {
+	now := s.world.now()
+	if s.Stop != nil {
+		s.answer(r, stopped, 0, "")
+		if r.Cause == "SIGINT" && now.since(s.Stop.Since) >= secondINT {
+			s.killAll()
+		}
+		return
+	}
+	s.Stop, s.Ending = &stopping{Cause: r.Cause, Since: now}, true
+	s.answerAll(s.Pending, stopped, 0, "hotwrap is stopping")
+	s.Pending = nil
+	if s.Restart != nil {
+		s.abandon(s.generation(s.Restart.Successor), stopped, "hotwrap is stopping")
+	}
+	if s.limits.stopDelay > 0 && s.serving() != nil {
+		s.Stop.Delay = now.add(s.limits.stopDelay)
+		s.say(info("stopping in %s", brief(s.limits.stopDelay)).with("by", r.Cause).tell(upStopping))
+	} else {
+		s.say(info("stopping").with("by", r.Cause).tell(upStopping))
+		s.stopAll()
+	}
+	s.answer(r, stopped, 0, "")
+}
+
+// stopAll drains every generation within the stop limit.
+func (s *supervisor) stopAll() {
+	s.Stop.Delay = 0
+	s.world.closing()
+	limit := s.world.now().add(s.limits.stopTimeout)
+	for _, g := range slices.Clone(s.Generations) {
+		switch g.State {
+		case genServing:
+			s.drain(g, s.limits.stopTimeout)
+		case genDraining, genFailed:
+			g.Deadline = earlier(g.Deadline, limit)
+		case genStarting, genReady, genGone: // abandoned before this, or no more
+		}
+	}
+}
+
+// killAll ends what is left at once, by order.
+func (s *supervisor) killAll() {
+	s.say(warning("killing all that is left"))
+	s.stopAll()
+	for _, g := range slices.Clone(s.Generations) {
+		s.killGeneration(g)
+	}
+}
+
+func (s *supervisor) answer(r request, res result, number int, reason string) {
+	v := verdict{Request: r, Result: res, Generation: number, Reason: reason}
+	if g := s.generation(number); g != nil {
+		v.Took = s.world.now().since(g.Started)
+	}
+	s.world.answer(v)
+}
+
+func (s *supervisor) answerAll(rs []request, res result, number int, reason string) {
+	for _, r := range rs {
+		s.answer(r, res, number, reason)
+	}
+}
+
+// begin starts the next generation for rs: it is prepared first, away from this goroutine.
+func (s *supervisor) begin(rs []request) {
+	now := s.world.now()
+	s.Numbers++
+	g := &generation{
+		Number: s.Numbers, State: genStarting, Cause: rs[len(rs)-1].Cause, Started: now,
+		Slots: make([]slot, s.limits.workers), Busy: true,
+	}
+	s.Restart = &restart{Plan: s.plan(), Requests: rs, Successor: g.Number, Began: now}
+	p := s.serving()
+	if p != nil {
+		s.Restart.Predecessor = p.Number
+		s.say(verbose("restart begins").with("by", g.Cause).tell(upReloading))
+	}
+	s.Generations = append(s.Generations, g)
+	s.world.prepare(g, p)
+}
+
+// plan is how the next restart goes.
+func (s *supervisor) plan() plan {
+	p := plan{Overlap: s.limits.overlap, Batch: s.limits.workers}
+	if s.limits.bake > 0 {
+		p.Trials = append(p.Trials, trial{trialBake, s.limits.bake})
+	}
+	return p
+}
+
+// prepared goes on with a generation whose image is pinned: --check, then the start.
+func (s *supervisor) prepared(ev event) {
+	g := s.generation(ev.number)
+	g.Image, g.Busy = ev.image, false
+	if g.State != genStarting { // abandoned while it was being prepared
+		s.emptied(g)
+		return
+	}
+	if ev.err != nil {
+		s.fail(g, ev.err.Error(), execStatus(ev.err))
+		s.remedy(ev.err)
+		return
+	}
+	for _, text := range ev.warnings {
+		s.say(warning("%s", text))
+	}
+	if !s.limits.check {
+		s.launch(g)
+		return
+	}
+	pid, err := s.world.check(g)
+	if err != nil {
+		s.fail(g, fmt.Sprintf("cannot run --check: %v", err), statusFailed)
+		return
+	}
+	g.Check = pid
+	g.Deadline = s.world.now().add(s.limits.readyTimeout)
+	s.say(info("generation %d checking", g.Number).with("pid", pid))
+}
+
+// launch starts the workers, after the predecessor's end if the plan knows no overlap.
+func (s *supervisor) launch(g *generation) {
+	p := s.generation(s.Restart.Predecessor)
+	if !s.Restart.Plan.Overlap && p != nil {
+		g.Held, p.Fallback, g.Deadline = true, true, 0
+		s.drain(p, s.limits.drainTimeout)
+		return
+	}
+	s.startWorkers(g)
+}
+
+func (s *supervisor) startWorkers(g *generation) {
+	g.Held = false
+	g.Deadline = s.world.now().add(s.limits.readyTimeout)
+	for i := range g.Slots {
+		w, err := s.spawn(g, i)
+		if err != nil {
+			s.fail(g, err.Error(), execStatus(err))
+			return
+		}
+		if i == 0 {
+			s.say(info("generation %d starting", g.Number).with("pid", w.PID).with("build", g.Image.Build).
+				with("path", g.Image.Path).with("by", g.Cause))
+		}
+	}
+}
+
+// spawn starts the next worker of a slot, from the generation's own pin.
+func (s *supervisor) spawn(g *generation, i int) (*worker, error) {
+	now := s.world.now()
+	s.Serials++
+	w := &worker{Serial: s.Serials, Slot: i, State: workerStarting, Started: now, Pause: lookFirst}
+	w.Wants = s.wants(g)
+	w.Needs = w.Wants
+	pid, err := s.world.spawn(g, w)
+	if err != nil {
+		return nil, err
+	}
+	w.PID, w.Group = pid, pid
+	g.Slots[i].Start = 0
+	g.Workers = append(g.Workers, w)
+	return w, nil
+}
+
+// generationReady begins the trial of a successor; the first generation serves at once.
+func (s *supervisor) generationReady(g *generation, w *worker) {
+	g.State, g.Deadline = genReady, 0
+	m := info("generation %d ready", g.Number).with("pid", w.PID).
+		with("after", s.world.now().since(g.Started)).with("by", w.by())
+	switch {
+	case s.Restart.Predecessor == 0:
+		s.say(m.tell(upReady))
+	case len(s.Restart.Plan.Trials) > 0 && s.warm():
+		s.say(m.end("baking %s", brief(s.limits.bake)))
+	default:
+		s.say(m)
+	}
+	s.advance()
+}
+
+// warm tells whether the predecessor could still take over: without it there is nothing to wait for.
+func (s *supervisor) warm() bool {
+	p := s.generation(s.Restart.Predecessor)
+	return p != nil && (p.Fallback || s.readyWorkers(p) > 0)
+}
+
+// advance enters the trial that the plan has next, or makes the switch.
+func (s *supervisor) advance() {
+	r := s.Restart
+	g := s.generation(r.Successor)
+	if r.Stage < len(r.Plan.Trials) && s.warm() {
+		g.Deadline = s.world.now().add(r.Plan.Trials[r.Stage].Limit)
+		return
+	}
+	s.switchTo(g)
+}
+
+// switchTo makes g the serving generation and lets its predecessor go.
+func (s *supervisor) switchTo(g *generation) {
+	r := s.Restart
+	p := s.generation(r.Predecessor)
+	g.State, g.Deadline = genServing, 0
+	s.world.route(map[int]int{g.Number: 1})
+	s.world.promote(g)
+	s.answerAll(r.Requests, promoted, g.Number, "")
+	s.Restart = nil
+	switch {
+	case p == nil:
+	case p.Fallback || len(p.Workers) == 0:
+		s.say(info("generation %d serving", g.Number).tell(upReady))
+		p.State, p.Fallback = genDraining, false
+		s.emptied(p)
+	default:
+		s.drain(p, s.limits.drainTimeout)
+	}
+	s.next()
+}
+
+// fail ends a generation that never served. Its predecessor does not notice.
+func (s *supervisor) fail(g *generation, reason string, status int) {
+	first := s.Restart.Predecessor == 0
+	text := fmt.Sprintf("generation %d failed: %s", g.Number, reason)
+	if first && len(g.Workers) == 0 {
+		text = reason // nothing ran: it is hotwrap that cannot start
+	}
+	p := s.generation(s.Restart.Predecessor)
+	switch {
+	case first:
+		s.Ending, s.Status = true, status
+		s.say(failure("%s", text))
+	case p != nil && p.Fallback:
+		s.say(warning("%s; generation %d is started again", text, p.Number).tell(upReady))
+	case p != nil && s.readyWorkers(p) > 0:
+		s.say(warning("%s; generation %d serves on", text, p.Number).tell(upReady))
+	default:
+		s.say(warning("%s", text).tell(upReady))
+	}
+	s.abandon(g, failed, reason)
+	if first {
+		s.answerAll(s.Pending, failed, 0, reason)
+		s.Pending = nil
+	}
+	if p != nil && s.gaveUp(p) && p.State == genServing {
+		s.end(p)
+	}
+}
+
+// abandon stops a candidate that will not serve, and answers for it.
+func (s *supervisor) abandon(g *generation, res result, reason string) {
+	r := s.Restart
+	g.State, g.Held = genFailed, false
+	g.Deadline = s.world.now().add(s.limits.drainTimeout)
+	if g.Check != 0 {
+		s.world.kill(g.Check, syscall.SIGKILL)
+	}
+	p := s.generation(r.Predecessor)
+	if p != nil {
+		s.world.route(map[int]int{p.Number: 1})
+	}
+	s.answerAll(r.Requests, res, g.Number, reason)
+	r.Requests = nil
+	for _, w := range slices.Clone(g.Workers) {
+		s.stopWorker(g, w)
+	}
+	if p == nil || !p.Fallback {
+		s.Restart = nil
+	}
+	s.emptied(g)
+	s.next()
+}
+
+// next starts the restart that waits, if nothing is in its way.
+func (s *supervisor) next() {
+	if s.Restart != nil || s.Ending || len(s.Pending) == 0 {
+		return
+	}
+	rs := s.Pending
+	s.Pending = nil
+	s.begin(rs)
+}
+
+// revive starts the predecessor again from its pin, after a successor that was not to overlap it failed.
+func (s *supervisor) revive(p *generation) {
+	now := s.world.now()
+	s.Restart = nil
+	p.State, p.Fallback, p.Deadline, p.Report = genServing, false, 0, 0
+	for i := range p.Slots {
+		p.Slots[i] = slot{Start: now}
+	}
+	s.next()
+}
+
+// due acts on every deadline that has passed.
+func (s *supervisor) due() {
+	now := s.world.now()
+	if s.Stop != nil && s.Stop.Delay.due(now) {
+		s.stopAll()
+	}
+	if s.Heartbeat.due(now) {
+		s.Heartbeat = now.add(s.limits.heartbeat)
+		s.world.alive()
+	}
+	for _, g := range slices.Clone(s.Generations) {
+		s.dueGeneration(g, now)
+		for _, w := range slices.Clone(g.Workers) {
+			s.dueWorker(g, w, now)
+		}
+	}
+}
+
+func (s *supervisor) dueGeneration(g *generation, now instant) {
+	switch g.State {
+	case genStarting:
+		if g.Deadline.due(now) {
+			s.fail(g, s.unready(g, now), statusNotReady)
+		}
+	case genReady:
+		if g.Deadline.due(now) {
+			s.Restart.Stage++
+			s.advance()
+		}
+	case genServing:
+		for i := range g.Slots {
+			if g.Slots[i].Start.due(now) {
+				s.respawn(g, i)
+			}
+		}
+	case genDraining:
+		switch {
+		case g.Surveyed.due(now):
+			s.surveyed(g, nil, false)
+		case g.Deadline.due(now):
+			g.Deadline, g.Report = 0, 0
+			s.ask(g, surveyKill)
+		case g.Report.due(now):
+			g.Report = 0
+			if g.Survey == surveyNone {
+				s.ask(g, surveyReport)
+			}
+		}
+	case genFailed:
+		if g.Deadline.due(now) {
+			s.killGeneration(g)
+		}
+	case genGone:
+	}
+}
+
+func (s *supervisor) dueWorker(g *generation, w *worker, now instant) {
+	if w.Look.due(now) {
+		w.Look = 0
+		s.world.look(w, s.Helped)
+	}
+	if w.Alive.due(now) {
+		w.Alive = 0
+		w.Needs &^= needAlive
+		s.settled(g, w)
+	}
+	if w.Watchdog.due(now) {
+		w.Blame = "missed its watchdog"
+		s.killWorker(w)
+	}
+	if w.Limit.due(now) {
+		if w.State == workerStarting {
+			w.Blame = "not ready after " + brief(now.since(w.Started))
+		}
+		s.killWorker(w)
+	}
+	if w.Again.due(now) {
+		s.say(warning("pid %d is still there %s after KILL", w.PID, brief(killPatience)))
+		s.killWorker(w)
+	}
+}
+
+// deadlines are all instants at which something is due.
+func (s *supervisor) deadlines() []instant {
+	all := []instant{s.Heartbeat}
+	if s.Stop != nil {
+		all = append(all, s.Stop.Delay)
+	}
+	for _, g := range s.Generations {
+		all = append(all, g.Deadline, g.Surveyed, g.Report)
+		for _, sl := range g.Slots {
+			all = append(all, sl.Start)
+		}
+		for _, w := range g.Workers {
+			all = append(all, w.Look, w.Alive, w.Watchdog, w.Limit, w.Again)
+		}
+	}
+	return slices.DeleteFunc(all, func(t instant) bool { return t == 0 })
+}
+
+// generation finds one by its number; nil when it is gone.
+func (s *supervisor) generation(number int) *generation {
+	for _, g := range s.Generations {
+		if g.Number == number {
+			return g
+		}
+	}
+	return nil
+}
+
+// worker finds one by its serial, with its generation; nil when it is gone.
+func (s *supervisor) worker(serial int) (*generation, *worker) {
+	for _, g := range s.Generations {
+		for _, w := range g.Workers {
+			if w.Serial == serial {
+				return g, w
+			}
+		}
+	}
+	return nil, nil
+}
+
+// serving finds the generation that serves; nil before the first is ready and while none overlaps.
+func (s *supervisor) serving() *generation {
+	for _, g := range s.Generations {
+		if g.State == genServing {
+			return g
+		}
+	}
+	return nil
+}
+
+func (s *supervisor) readyWorkers(g *generation) int {
+	n := 0
+	for _, w := range g.Workers {
+		if w.State == workerReady {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *supervisor) say(m message) { s.world.say(m) }
+
+// remedy says what to do about an error, where it is known.
+func (s *supervisor) remedy(err error) {
+	var e *execError
+	if errors.As(err, &e) && e.hint != "" {
+		s.say(hint("%s", e.hint))
+	}
+}
+
+// run owns s until everything has ended, and returns hotwrap's exit status. seen, if not nil, is
+// told each event after it acted.
+func (s *supervisor) run(events <-chan event, seen func(event)) int {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for !s.done() {
+		timer.Stop()
+		if all := s.deadlines(); len(all) > 0 {
+			timer.Reset(slices.Min(all).since(s.world.now()))
+		}
+		ev := event{kind: evTime}
+		select {
+		case ev = <-events:
+		case <-timer.C:
+		}
+		s.step(ev)
+		if seen != nil {
+			seen(ev)
+		}
+	}
+	return s.Status
+}
+
+// snapshot writes the state; restore reads it back. It is the only written form there is. Unknown
+// fields are ignored and missing ones have their zero value, so that versions may differ both ways.
+func (s *supervisor) snapshot() ([]byte, error) { return json.Marshal(s.state) }
+
+func (s *supervisor) restore(text []byte) error {
+	s.state = state{}
+	if err := json.Unmarshal(text, &s.state); err != nil {
+		return fmt.Errorf("cannot read the state: %v", err)
+	}
+	return nil
+}

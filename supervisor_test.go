@@ -1,0 +1,896 @@
+package main
+
+// This file proves the state machine without processes: a fake world that records, tables and the fake
+// clock of synctest for what must happen when, and FuzzStep for what must hold always.
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fakeProcess is one process of the fake world.
+type fakeProcess struct {
+	pid, serial, number int
+	spawned, stopped    instant // stopped: when it had its stop signal
+	orphaned            instant // when its leader died and left the group
+	dead, reaped        bool
+	lingers             bool // its group outlives it
+	check               bool
+}
+
+// fakeWorld is the world that a supervisor under test sees.
+type fakeWorld struct {
+	t         *testing.T
+	s         *supervisor
+	clock     func() instant
+	pids      int
+	procs     []*fakeProcess
+	preparing []int // generations whose image is awaited
+	looking   []int // serials
+	surveying []int // generations
+	deaths    []death
+	said      []message
+	answers   map[int]result
+	asked     map[int]bool // request IDs that want an answer
+	ordered   bool         // KILL was asked for
+	beating   map[int]bool // serials whose watchdog is armed
+	broken    bool         // a serving worker died by itself: fewer than N may be ready
+	spawnErr  error
+	reloading int // RELOADING without its READY
+}
+
+func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
+	f := &fakeWorld{t: t, clock: clock, answers: map[int]result{}, asked: map[int]bool{}, beating: map[int]bool{}, pids: 100}
+	f.s = &supervisor{limits: l, world: f.world()}
+	return f
+}
+
+func (f *fakeWorld) world() world {
+	return world{
+		now:     f.clock,
+		prepare: func(g, _ *generation) { f.preparing = append(f.preparing, g.Number) },
+		check:   func(g *generation) (int, error) { return f.start(g.Number, 0, true) },
+		spawn:   func(g *generation, w *worker) (int, error) { return f.start(g.Number, w.Serial, false) },
+		stale:   func(*generation) bool { return false },
+		reap:    f.reap,
+		look:    func(w *worker, _ bool) { f.looking = append(f.looking, w.Serial) },
+		survey:  func(g *generation) { f.surveying = append(f.surveying, g.Number) },
+		signal:  f.signal,
+		kill:    f.kill,
+		empty:   f.empty,
+		owns:    func(*worker, notice) bool { return true },
+		halted:  func(int) bool { return false },
+		route:   f.route,
+		refresh: func() {}, promote: func(*generation) {}, repair: func(string) {}, forget: func(*worker) {},
+		release: func(*generation) {}, closing: func() {}, alive: func() {},
+		answer: f.answer,
+		say:    f.say,
+	}
+}
+
+func (f *fakeWorld) fatalf(format string, args ...any) {
+	f.t.Helper()
+	var log strings.Builder
+	for _, m := range f.said {
+		fmt.Fprintf(&log, "  %s\n", m)
+	}
+	text, _ := f.s.snapshot()
+	f.t.Fatalf("%s\nstate: %s\nlog:\n%s", fmt.Sprintf(format, args...), text, log.String())
+}
+
+func (f *fakeWorld) start(number, serial int, check bool) (int, error) {
+	if f.s.Ending {
+		f.fatalf("generation %d starts a process after the stop", number)
+	}
+	if f.spawnErr != nil {
+		return 0, f.spawnErr
+	}
+	f.pids++
+	f.procs = append(f.procs, &fakeProcess{pid: f.pids, serial: serial, number: number, spawned: f.clock(), check: check})
+	return f.pids, nil
+}
+
+func (f *fakeWorld) proc(pid int) *fakeProcess {
+	for _, p := range f.procs {
+		if p.pid == pid {
+			return p
+		}
+	}
+	return nil
+}
+
+func (f *fakeWorld) reap() []death {
+	all := f.deaths
+	f.deaths = nil
+	for _, d := range all {
+		f.proc(d.pid).reaped = true
+	}
+	return all
+}
+
+// die ends a process; the supervisor hears of it when it reaps.
+func (f *fakeWorld) die(p *fakeProcess, status exitStatus) {
+	if p.dead {
+		return
+	}
+	p.dead = true
+	if g := f.s.generation(p.number); g != nil && g.State == genServing && p.stopped == 0 {
+		f.broken = true
+	}
+	if p.lingers {
+		p.orphaned = f.clock()
+	}
+	f.deaths = append(f.deaths, death{p.pid, status})
+}
+
+func (f *fakeWorld) empty(group int) bool {
+	p := f.proc(group)
+	return p.dead && !p.lingers
+}
+
+// signal is the stop signal to one worker: it must be alive, and N others ready, or an order behind it.
+func (f *fakeWorld) signal(pid int, sig syscall.Signal) {
+	p := f.proc(pid)
+	if p == nil || p.reaped {
+		f.fatalf("%v sent to %d, which was reaped", sig, pid)
+	}
+	if sig == syscall.SIGCONT {
+		return
+	}
+	if p.stopped != 0 {
+		f.fatalf("%d told to stop twice", pid)
+	}
+	p.stopped = f.clock()
+	g := f.s.generation(p.number)
+	s := f.s.serving()
+	if g.State == genFailed || f.s.Ending || g.Fallback || f.broken {
+		return
+	}
+	if s == nil || f.s.readyWorkers(s) < f.s.limits.workers {
+		f.fatalf("%d of generation %d told to stop while too few serve", pid, p.number)
+	}
+}
+
+// kill reaches a group, which may have outlived its leader. KILL needs a deadline or an order.
+func (f *fakeWorld) kill(group int, sig syscall.Signal) {
+	p := f.proc(group)
+	if p == nil || p.reaped && !p.lingers {
+		f.fatalf("%v sent to group %d, of which nothing is left", sig, group)
+	}
+	if sig != syscall.SIGKILL {
+		return
+	}
+	now, l := f.clock(), f.s.limits
+	least := min(l.drainTimeout, l.stopTimeout)
+	late := p.stopped != 0 && now.since(p.stopped) >= least-surveyLimit ||
+		p.orphaned != 0 && now.since(p.orphaned) >= least ||
+		now.since(p.spawned) >= l.readyTimeout
+	if !late && !f.ordered && !f.beating[p.serial] && !p.check {
+		f.fatalf("KILL to %d without a deadline or an order", group)
+	}
+	p.lingers = false
+	f.die(p, exitStatus{Signal: syscall.SIGKILL})
+}
+
+func (f *fakeWorld) route(shares map[int]int) {
+	if len(shares) == 0 {
+		f.fatalf("nobody gets the connections")
+	}
+}
+
+func (f *fakeWorld) answer(v verdict) {
+	if v.Request.ID == 0 {
+		return
+	}
+	if r, ok := f.answers[v.Request.ID]; ok {
+		f.fatalf("request %d has two verdicts: %s and %s", v.Request.ID, r, v.Result)
+	}
+	f.answers[v.Request.ID] = v.Result
+}
+
+func (f *fakeWorld) say(m message) { f.said = append(f.said, m) }
+
+// check asserts what always holds.
+func (f *fakeWorld) check() {
+	count := map[genState]int{}
+	for _, g := range f.s.Generations {
+		count[g.State]++
+		if g.State == genStarting && !g.Busy && !g.Held && g.Deadline == 0 {
+			f.fatalf("generation %d starts without a limit", g.Number)
+		}
+		if g.State == genDraining && g.Deadline == 0 && g.Survey != surveyKill && !slices.ContainsFunc(g.Workers, func(w *worker) bool { return w.Again != 0 }) &&
+			len(g.Workers) > 0 {
+			f.fatalf("generation %d drains without a limit", g.Number)
+		}
+	}
+	if count[genServing] > 1 || count[genStarting]+count[genReady] > 1 {
+		f.fatalf("too many generations in one state: %v", count)
+	}
+	for _, at := range f.s.deadlines() {
+		if at.due(f.clock()) && at.since(f.s.world.now()) < 0 {
+			f.fatalf("a deadline stays due: run would spin")
+		}
+	}
+	if len(f.s.Pending) > 0 && f.s.Restart == nil && !f.s.Ending {
+		f.fatalf("requests wait for nothing")
+	}
+}
+
+// ask posts a request that wants an answer.
+func (f *fakeWorld) ask(what ask, cause string) {
+	id := len(f.asked) + 1
+	f.asked[id] = true
+	if what == askKill || cause == "SIGINT" {
+		f.ordered = true
+	}
+	f.step(event{kind: evRequest, request: request{ID: id, Ask: what, Cause: cause}})
+}
+
+func (f *fakeWorld) step(ev event) {
+	f.s.step(ev)
+	f.check()
+}
+
+// prepared answers the oldest wish for an image.
+func (f *fakeWorld) prepared(err error) {
+	if len(f.preparing) == 0 {
+		return
+	}
+	n := f.preparing[0]
+	f.preparing = f.preparing[1:]
+	ev := event{kind: evPrepared, number: n, err: err}
+	if err == nil {
+		ev.image = &image{Build: "abc", Path: "/app", StopSignal: syscall.SIGTERM, Argv: []string{"app"}}
+	}
+	f.step(ev)
+}
+
+// looked answers the oldest look.
+func (f *fakeWorld) looked(see sight) {
+	if len(f.looking) == 0 {
+		return
+	}
+	serial := f.looking[0]
+	f.looking = f.looking[1:]
+	f.step(event{kind: evLook, serial: serial, sight: see})
+}
+
+func (f *fakeWorld) surveyed() {
+	if len(f.surveying) == 0 {
+		return
+	}
+	n := f.surveying[0]
+	f.surveying = f.surveying[1:]
+	f.step(event{kind: evSurvey, number: n})
+}
+
+// newest is the worker started last; nil if it is gone.
+func (f *fakeWorld) newest() *worker {
+	_, w := f.s.worker(f.s.Serials)
+	return w
+}
+
+// serve brings the newest worker to ready by exec and a look.
+func (f *fakeWorld) serve() {
+	f.prepared(nil)
+	f.step(event{kind: evExec, serial: f.s.Serials})
+	f.step(event{kind: evNotice, serial: f.s.Serials, notice: notice{ready: true, by: "notify"}})
+	for range 100 {
+		if w := f.newest(); w == nil || w.State != workerStarting {
+			return
+		}
+		f.advance(lookLongest)
+		f.looked(sight{watched: f.s.limits.listeners})
+	}
+	f.fatalf("the newest worker never got ready")
+}
+
+// advance lets time pass; only for worlds with a clock of their own.
+func (f *fakeWorld) advance(d time.Duration) {
+	now := f.clock()
+	f.clock = func() instant { return now.add(d) }
+	f.s.world.now = f.clock
+	f.step(event{kind: evTime})
+}
+
+// obey lets every process that has its stop signal end.
+func (f *fakeWorld) obey() {
+	for _, p := range f.procs {
+		if p.stopped != 0 || p.orphaned != 0 {
+			p.lingers = false
+			f.die(p, exitStatus{Signal: syscall.SIGTERM})
+		}
+	}
+	f.step(event{kind: evChild})
+}
+
+func defaultLimits() limits {
+	return limits{
+		workers: 1, ready: readyAuto, readyTimeout: 60 * time.Second, bake: time.Second, drainTimeout: 30 * time.Second,
+		stopTimeout: 20 * time.Second, respawn: respawnAlways, respawnMost: 10, overlap: true, listeners: []string{"web"},
+	}
+}
+
+// started is a world whose first generation serves.
+func started(t *testing.T, l limits) *fakeWorld {
+	f := newFakeWorld(t, l, func() instant { return instant(time.Hour) })
+	f.s.start("start")
+	f.serve()
+	if f.s.serving() == nil {
+		f.fatalf("the first generation does not serve")
+	}
+	return f
+}
+
+// wantSaid fails unless a line with each of the texts was said, in this order.
+func (f *fakeWorld) wantSaid(texts ...string) {
+	f.t.Helper()
+	rest := f.said
+	for _, text := range texts {
+		i := slices.IndexFunc(rest, func(m message) bool { return strings.Contains(m.String(), text) })
+		if i < 0 {
+			f.fatalf("never said (in this order): %q", text)
+		}
+		rest = rest[i:]
+	}
+}
+
+// want fails unless the states are, oldest generation first.
+func (f *fakeWorld) want(states ...string) {
+	f.t.Helper()
+	var got []string
+	for _, g := range f.s.Generations {
+		got = append(got, fmt.Sprintf("%d %s", g.Number, g.State))
+	}
+	if !slices.Equal(got, states) {
+		f.fatalf("generations are %q, want %q", got, states)
+	}
+}
+
+func TestRestart(t *testing.T) {
+	f := started(t, defaultLimits())
+	f.ask(askRestart, "SIGHUP")
+	f.serve()
+	f.want("1 serving", "2 ready") // bakes
+	f.advance(time.Second)
+	f.want("1 draining", "2 serving")
+	if f.answers[1] != promoted {
+		f.fatalf("verdict %q", f.answers[1])
+	}
+	f.surveyed()
+	f.obey()
+	f.want("2 serving")
+	f.wantSaid("generation 2 starting", "generation 2 ready", "generation 2 serving; generation 1 draining, 0 connections, up to 30s",
+		"generation 1 gone status=SIGTERM")
+}
+
+// TestBadSuccessor: whatever a successor does wrong before the switch, the predecessor serves on with
+// the same process, and the next restart is free to go.
+func TestBadSuccessor(t *testing.T) {
+	cases := map[string]struct {
+		bad  func(f *fakeWorld)
+		says string
+	}{
+		"missing":            {func(f *fakeWorld) { f.prepared(cannotStart("./app", syscall.ENOENT)) }, `cannot start "./app": no such file`},
+		"cannot fork":        {func(f *fakeWorld) { f.spawnErr = errors.New("cannot fork: no"); f.prepared(nil); f.spawnErr = nil }, "cannot fork: no"},
+		"cannot exec":        {func(f *fakeWorld) { f.prepared(nil); f.badExec(true) }, `cannot start "./app": exec format error`},
+		"cannot exec, late":  {func(f *fakeWorld) { f.prepared(nil); f.badExec(false) }, `cannot start "./app": exec format error`},
+		"exits":              {func(f *fakeWorld) { f.prepared(nil); f.exec(); f.exit(exitStatus{Code: 7}) }, "exited 7 after 0s, before ready"},
+		"exits 0":            {func(f *fakeWorld) { f.prepared(nil); f.exec(); f.exit(exitStatus{}) }, "exited 0 after 0s, before ready"},
+		"hangs":              {func(f *fakeWorld) { f.prepared(nil); f.exec(); f.advance(time.Minute) }, `not ready after 1m; it did not say READY=1, which its predecessor did; nobody serves "web"`},
+		"dies while baking":  {func(f *fakeWorld) { f.serve(); f.exit(exitStatus{Signal: syscall.SIGSEGV}) }, "died of SIGSEGV after 50ms, while baking"},
+		"watchdog":           {func(f *fakeWorld) { f.prepared(nil); f.exec(); f.missBeat() }, "missed its watchdog"},
+		"serves not the web": {func(f *fakeWorld) { f.prepared(nil); f.exec(); f.tell(); f.advance(time.Minute) }, `not ready after 1m; nobody serves "web"`},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := started(t, defaultLimits())
+			before := f.s.serving().Workers[0].PID
+			f.ask(askRestart, "SIGHUP")
+			c.bad(f)
+			f.wantSaid("generation 2 failed: "+c.says, "")
+			f.obey()
+			f.want("1 serving")
+			if f.answers[1] != failed || f.s.serving().Workers[0].PID != before {
+				f.fatalf("verdict %q, pid %d, before %d", f.answers[1], f.s.serving().Workers[0].PID, before)
+			}
+			f.ask(askRestart, "SIGHUP")
+			f.serve()
+			f.advance(time.Second)
+			f.surveyed()
+			f.obey()
+			f.want("3 serving")
+		})
+	}
+}
+
+func (f *fakeWorld) exec() { f.step(event{kind: evExec, serial: f.s.Serials}) }
+func (f *fakeWorld) tell() {
+	f.step(event{kind: evNotice, serial: f.s.Serials, notice: notice{ready: true, by: "notify"}})
+}
+
+// exit ends the newest worker.
+func (f *fakeWorld) exit(status exitStatus) {
+	f.die(f.procs[len(f.procs)-1], status)
+	f.step(event{kind: evChild})
+}
+
+// badExec reports an exec error before or after the death of the shim.
+func (f *fakeWorld) badExec(first bool) {
+	serial := f.s.Serials
+	ev := event{kind: evExec, serial: serial, err: cannotStart("./app", syscall.ENOEXEC)}
+	if first {
+		f.step(ev)
+	}
+	f.exit(exitStatus{Code: statusNoExec})
+	if !first {
+		f.step(ev)
+	}
+}
+
+func (f *fakeWorld) missBeat() {
+	f.beating[f.s.Serials] = true
+	f.step(event{kind: evNotice, serial: f.s.Serials, notice: notice{watchdog: true, watchdogUSec: time.Second}})
+	f.advance(time.Second)
+	f.step(event{kind: evChild})
+}
+
+// TestPending: requests made during a restart share the next one; a stop answers all.
+func TestPending(t *testing.T) {
+	f := started(t, defaultLimits())
+	for range 10 {
+		f.ask(askRestart, "SIGHUP")
+	}
+	f.serve()
+	f.advance(time.Second)
+	if f.s.Numbers != 3 {
+		f.fatalf("%d generations, want 3", f.s.Numbers)
+	}
+	f.serve()
+	f.advance(time.Second)
+	for id := range f.asked {
+		if f.answers[id] != promoted {
+			f.fatalf("request %d: %q", id, f.answers[id])
+		}
+	}
+	f.want("1 draining", "2 draining", "3 serving") // a restart never waits for a drain
+	f.ask(askRestart, "SIGHUP")
+	f.ask(askRestart, "SIGHUP")
+	f.ask(askStop, "SIGTERM")
+	if f.answers[11] != stopped || f.answers[12] != stopped {
+		f.fatalf("verdicts %q %q", f.answers[11], f.answers[12])
+	}
+	f.ask(askRestart, "SIGHUP")
+	if f.answers[14] != stopped {
+		f.fatalf("a restart after the stop: %q", f.answers[14])
+	}
+}
+
+// TestFirstFails: the first generation has nothing to fall back to, so hotwrap ends with its status.
+func TestFirstFails(t *testing.T) {
+	cases := map[string]struct {
+		bad  func(f *fakeWorld)
+		want int
+	}{
+		"missing":        {func(f *fakeWorld) { f.prepared(cannotStart("./app", syscall.ENOENT)) }, 127},
+		"not executable": {func(f *fakeWorld) { f.prepared(cannotStart("./app", syscall.EACCES)) }, 126},
+		"garbage":        {func(f *fakeWorld) { f.prepared(nil); f.badExec(true) }, 126},
+		"exits 7":        {func(f *fakeWorld) { f.prepared(nil); f.exec(); f.exit(exitStatus{Code: 7}) }, 7},
+		"exits 0":        {func(f *fakeWorld) { f.prepared(nil); f.exec(); f.exit(exitStatus{}) }, 1},
+		"dies":           {func(f *fakeWorld) { f.prepared(nil); f.exec(); f.exit(exitStatus{Signal: syscall.SIGSEGV}) }, 139},
+		"hangs":          {func(f *fakeWorld) { f.prepared(nil); f.exec(); f.advance(time.Minute); f.obey() }, 124},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeWorld(t, defaultLimits(), func() instant { return 1 })
+			f.s.start("start")
+			c.bad(f)
+			if !f.s.done() || f.s.Status != c.want {
+				f.fatalf("done %v, status %d, want %d", f.s.done(), f.s.Status, c.want)
+			}
+		})
+	}
+}
+
+// TestCrash: a serving worker that dies is started again in its own generation, first at once, then
+// with longer and longer pauses, and the tenth time in a row ends hotwrap with its status.
+func TestCrash(t *testing.T) {
+	f := started(t, defaultLimits())
+	var pauses []time.Duration
+	for n := 1; ; n++ {
+		f.exit(exitStatus{Code: 3})
+		if n == 10 {
+			break
+		}
+		g := f.s.serving()
+		if g == nil || g.Number != 1 {
+			f.fatalf("generation 1 does not serve")
+		}
+		if at := g.Slots[0].Start; at != 0 {
+			pauses = append(pauses, at.since(f.clock()))
+			f.advance(at.since(f.clock()))
+		} else {
+			pauses = append(pauses, 0)
+		}
+		f.exec()
+	}
+	ms := time.Millisecond
+	want := []time.Duration{0, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms, 6400 * ms, 12800 * ms}
+	if !slices.Equal(pauses, want) {
+		f.fatalf("pauses %v, want %v", pauses, want)
+	}
+	if !f.s.done() || f.s.Status != 3 {
+		f.fatalf("done %v, status %d", f.s.done(), f.s.Status)
+	}
+	f.wantSaid("exited 3 after", "started again from build abc, try 1", "10 in a row, giving up")
+}
+
+// TestSteady: failures count only in a row.
+func TestSteady(t *testing.T) {
+	f := started(t, defaultLimits())
+	for range 30 {
+		f.serve()
+		f.advance(steadyTime)
+		f.exit(exitStatus{Code: 3})
+	}
+	f.want("1 serving")
+}
+
+// TestPredecessorDies: a successor on trial takes over at once from a predecessor that died.
+func TestPredecessorDies(t *testing.T) {
+	f := started(t, defaultLimits())
+	f.ask(askRestart, "SIGHUP")
+	f.serve()
+	f.want("1 serving", "2 ready")
+	f.die(f.procs[0], exitStatus{Signal: syscall.SIGSEGV})
+	f.step(event{kind: evChild})
+	f.want("2 serving")
+	f.wantSaid("generation 1 crashed (SIGSEGV)", "generation 2 takes over")
+}
+
+// TestNoOverlap: the predecessor ends first, and is started again if the successor fails.
+func TestNoOverlap(t *testing.T) {
+	l := defaultLimits()
+	l.overlap = false
+	f := started(t, l)
+	f.ask(askRestart, "SIGHUP")
+	f.prepared(nil)
+	f.want("1 draining", "2 starting")
+	if f.s.Serials != 1 {
+		f.fatalf("the successor was started before its predecessor's end")
+	}
+	f.surveyed()
+	f.obey()
+	if f.s.Serials != 2 {
+		f.fatalf("the successor was not started")
+	}
+	f.exec()
+	f.exit(exitStatus{Code: 9})
+	f.want("1 serving")
+	f.wantSaid("generation 2 failed: exited 9", "generation 1 is started again")
+	f.serve()
+	f.wantSaid("generation 1 ready again")
+	f.ask(askRestart, "SIGHUP")
+	f.prepared(nil)
+	f.surveyed()
+	f.obey()
+	f.serve()
+	f.advance(time.Second)
+	f.want("3 serving")
+}
+
+// TestStop: a stop drains, kills at its limit, and hotwrap's status says which it was.
+func TestStop(t *testing.T) {
+	cases := map[string]struct {
+		do   func(f *fakeWorld)
+		want int
+	}{
+		"in time": {func(f *fakeWorld) { f.ask(askStop, "SIGTERM"); f.surveyed(); f.obey() }, 0},
+		"late": {func(f *fakeWorld) {
+			f.ask(askStop, "SIGTERM")
+			f.surveyed()
+			f.advance(20 * time.Second)
+			f.surveyed()
+			f.step(event{kind: evChild})
+		}, 137},
+		"TERM again changes nothing": {func(f *fakeWorld) {
+			f.ask(askStop, "SIGTERM")
+			f.surveyed()
+			f.advance(time.Second)
+			f.ask(askStop, "SIGTERM")
+			f.obey()
+		}, 0},
+		"INT twice at once": {func(f *fakeWorld) { f.ask(askStop, "SIGINT"); f.ask(askStop, "SIGINT"); f.surveyed(); f.obey() }, 0},
+		"INT twice": {func(f *fakeWorld) {
+			f.ask(askStop, "SIGINT")
+			f.surveyed()
+			f.advance(secondINT)
+			f.ask(askStop, "SIGINT")
+			f.step(event{kind: evChild})
+		}, 137},
+		"while starting": {func(f *fakeWorld) {
+			f.ask(askRestart, "SIGHUP")
+			f.prepared(nil)
+			f.exec()
+			f.ask(askStop, "SIGTERM")
+			f.surveyed()
+			f.obey()
+		}, 0},
+		"while preparing": {func(f *fakeWorld) {
+			f.ask(askRestart, "SIGHUP")
+			f.ask(askStop, "SIGTERM")
+			f.surveyed()
+			f.obey()
+			f.prepared(nil)
+		}, 0},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := started(t, defaultLimits())
+			c.do(f)
+			if !f.s.done() || f.s.Status != c.want {
+				f.fatalf("done %v, status %d, want %d", f.s.done(), f.s.Status, c.want)
+			}
+		})
+	}
+}
+
+// TestLingeringGroup: a worker is gone when its group is, and what its leader left behind is told to
+// stop once, then killed at the limit.
+func TestLingeringGroup(t *testing.T) {
+	f := started(t, defaultLimits())
+	f.procs[0].lingers = true
+	f.ask(askStop, "SIGTERM")
+	f.surveyed()
+	f.die(f.procs[0], exitStatus{Signal: syscall.SIGTERM})
+	f.step(event{kind: evChild})
+	f.want("1 draining")
+	f.advance(20 * time.Second)
+	f.surveyed()
+	f.step(event{kind: evChild})
+	if !f.s.done() || f.s.Status != 137 {
+		f.fatalf("done %v, status %d", f.s.done(), f.s.Status)
+	}
+}
+
+// TestRun: run acts exactly at its deadlines, on a clock that only synctest moves: the switch after the
+// bake, KILL after an hour of drain.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		l := defaultLimits()
+		l.drainTimeout = time.Hour
+		f := newFakeWorld(t, l, func() instant { return instant(time.Second).add(time.Since(began)) })
+		events := make(chan event)
+		post := func(ev event) { go func() { events <- ev }() }
+		said := map[string]time.Duration{} // by the goroutine of run only, until it has returned
+		f.s.world.say = func(m message) { said[m.head] = time.Since(began) }
+		f.s.world.survey = func(g *generation) { post(event{kind: evSurvey, number: g.Number}) }
+		f.s.world.look = func(w *worker, _ bool) {
+			post(event{kind: evLook, serial: w.Serial, sight: sight{watched: l.listeners}})
+		}
+		f.s.world.prepare = func(g, _ *generation) {
+			post(event{kind: evPrepared, number: g.Number, image: &image{StopSignal: syscall.SIGTERM}})
+		}
+		f.s.world.spawn = func(g *generation, w *worker) (int, error) {
+			post(event{kind: evExec, serial: w.Serial})
+			return f.start(g.Number, w.Serial, false)
+		}
+		kill := f.s.world.kill
+		f.s.world.kill = func(group int, sig syscall.Signal) { kill(group, sig); post(event{kind: evChild}) }
+		f.s.start("start")
+		status := make(chan int)
+		go func() { status <- f.s.run(events, nil) }()
+		time.Sleep(time.Minute)
+		events <- event{kind: evRequest, request: request{Ask: askRestart, Cause: "SIGHUP"}}
+		time.Sleep(2 * time.Hour)
+		events <- event{kind: evRequest, request: request{Ask: askStop, Cause: "SIGTERM"}}
+		if got := <-status; got != 128+int(syscall.SIGKILL) {
+			f.fatalf("status %d", got)
+		}
+		restart := time.Minute + lookFirst
+		for text, want := range map[string]time.Duration{
+			"generation 2 ready": restart,
+			"generation 2 serving; generation 1 draining, 0 connections, up to 1h": restart + l.bake,
+			"generation 1 still draining after 15s: 0 connections":                 restart + l.bake + 15*time.Second,
+			"generation 1 did not end within 1h, killed: 0 connections":            restart + l.bake + time.Hour,
+			"generation 2 did not end within 20s, killed: 0 connections":           time.Minute + 2*time.Hour + 20*time.Second,
+		} {
+			if said[text] != want {
+				t.Errorf("%q said at %v, want %v", text, said[text], want)
+			}
+		}
+		if t.Failed() {
+			t.Logf("said %v", said)
+		}
+	})
+}
+
+// FuzzStep drives the machine with any sequence of events and asserts what always holds; then it lets
+// everything end well, and asserts that everything does: each request has one verdict, nothing is left.
+func FuzzStep(f *testing.F) {
+	f.Add([]byte{0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})
+	f.Add([]byte{1, 0, 1, 4, 0, 16, 8, 2, 9, 3, 17, 18, 19, 20})
+	f.Add([]byte{2, 0, 1, 1, 1, 4, 4, 2, 3, 9, 9, 9, 14, 15})
+	f.Add([]byte{7, 1, 4, 0, 8, 2, 3, 1, 2, 4, 11, 9, 0, 2, 3, 4, 14, 14})
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) == 0 || len(script) > 400 {
+			return
+		}
+		l := defaultLimits()
+		l.overlap = script[0]&1 == 0
+		l.check = script[0]&2 != 0
+		if script[0]&4 != 0 {
+			l.bake = 0
+		}
+		if script[0]&8 != 0 {
+			l.listeners = nil
+		}
+		if script[0]&16 != 0 {
+			l.respawn = respawnOnFailure
+		}
+		if script[0]&32 != 0 {
+			l.stopDelay = 2 * time.Second
+		}
+		w := newFakeWorld(t, l, func() instant { return 1 })
+		w.s.start("start")
+		for _, b := range script[1:] {
+			if w.s.done() {
+				break
+			}
+			w.play(b)
+		}
+		w.finish()
+	})
+}
+
+// play lets one thing happen; the high bits choose whom it happens to.
+func (f *fakeWorld) play(b byte) {
+	which := int(b >> 5)
+	living := slices.DeleteFunc(slices.Clone(f.procs), func(p *fakeProcess) bool { return p.dead })
+	var p *fakeProcess
+	if len(living) > 0 {
+		p = living[which%len(living)]
+	}
+	switch b & 31 {
+	case 0:
+		f.ask(askRestart, "SIGHUP")
+	case 1:
+		f.prepared(nil)
+	case 2:
+		f.step(event{kind: evExec, serial: f.s.Serials - which})
+	case 3:
+		f.step(event{kind: evNotice, serial: f.s.Serials - which, notice: notice{ready: true, by: "notify"}})
+	case 4:
+		f.looked(sight{watched: f.s.limits.listeners})
+	case 5:
+		f.looked(sight{})
+	case 6:
+		f.surveyed()
+	case 7:
+		f.obey()
+	case 8:
+		f.advance(lookLongest)
+	case 9:
+		f.advance(time.Second)
+	case 10:
+		f.advance(f.s.limits.drainTimeout)
+	case 11:
+		f.advance(f.s.limits.readyTimeout)
+	case 12:
+		f.prepared(errors.New("no"))
+	case 13:
+		f.step(event{kind: evExec, serial: f.s.Serials - which, err: cannotStart("app", syscall.ENOEXEC)})
+	case 14, 15:
+		if p != nil {
+			f.die(p, exitStatus{Code: which})
+			if b&31 == 14 {
+				f.step(event{kind: evChild})
+			}
+		}
+	case 16:
+		if p != nil {
+			p.lingers = true
+		}
+	case 17:
+		f.looked(sight{blind: "no", denied: which&1 == 0})
+	case 18:
+		f.beating[f.s.Serials-which] = true
+		f.step(event{kind: evNotice, serial: f.s.Serials - which, notice: notice{watchdog: true, watchdogUSec: time.Second, by: "notify"}})
+	case 19:
+		f.step(event{kind: evNotice, serial: f.s.Serials - which, notice: notice{extend: time.Minute, by: "notify"}})
+	case 20:
+		f.roundTrip()
+	case 21:
+		f.spawnErr = errors.New("cannot fork")
+	case 22:
+		f.spawnErr = nil
+	case 23:
+		f.ask(askStop, "SIGTERM")
+	case 24:
+		f.ask(askStop, "SIGINT")
+	case 25:
+		f.ask(askKill, "order")
+	case 26:
+		f.step(event{kind: evChild})
+	}
+}
+
+// roundTrip goes on with what snapshot wrote.
+func (f *fakeWorld) roundTrip() {
+	text, err := f.s.snapshot()
+	if err != nil {
+		f.fatalf("cannot write the state: %v", err)
+	}
+	next := &supervisor{limits: f.s.limits, world: f.s.world}
+	if err := next.restore(text); err != nil {
+		f.fatalf("cannot read the state: %v", err)
+	}
+	again, _ := next.snapshot()
+	if string(again) != string(text) {
+		f.fatalf("read back as %s", again)
+	}
+	f.s = next
+}
+
+// finish lets everything go well from here, then stops, and asserts that everything ends.
+func (f *fakeWorld) finish() {
+	f.spawnErr = nil
+	for range 50 {
+		f.settle()
+	}
+	if r := f.s.Restart; !f.s.done() && !f.s.Ending && (r != nil || len(f.s.Pending) > 0) {
+		f.fatalf("a restart never ends")
+	}
+	if !f.s.Ending && f.s.serving() == nil {
+		f.fatalf("nobody serves in the end")
+	}
+	f.ask(askStop, "SIGTERM")
+	for range 50 {
+		f.settle()
+	}
+	if !f.s.done() {
+		f.fatalf("hotwrap does not end")
+	}
+	for id := range f.asked {
+		if _, ok := f.answers[id]; !ok {
+			f.fatalf("request %d has no verdict", id)
+		}
+	}
+	for _, p := range f.procs {
+		if !p.dead {
+			f.fatalf("process %d is left behind", p.pid)
+		}
+	}
+}
+
+// settle answers everything that is awaited, well.
+func (f *fakeWorld) settle() {
+	f.prepared(nil)
+	for _, p := range f.procs {
+		if p.check {
+			f.die(p, exitStatus{})
+		}
+	}
+	f.step(event{kind: evChild})
+	for _, g := range slices.Clone(f.s.Generations) {
+		for _, w := range slices.Clone(g.Workers) {
+			f.step(event{kind: evExec, serial: w.Serial})
+			f.step(event{kind: evNotice, serial: w.Serial, notice: notice{ready: true, by: "notify"}})
+		}
+	}
+	for len(f.looking) > 0 {
+		f.looked(sight{watched: f.s.limits.listeners})
+	}
+	for len(f.surveying) > 0 {
+		f.surveyed()
+	}
+	f.obey()
+	f.advance(time.Second)
+}

@@ -1,0 +1,242 @@
+package main
+
+// This file is what hotwrap says to its own service manager over sd_notify(3). The rules are:
+//
+//   - Nothing of a worker's goes up verbatim: hotwrap says its own words, and READY again after every RELOADING.
+//   - Nobody who speaks waits, however slow the manager is. One goroutine keeps what is to be said, one says it.
+//   - Order holds. Where too much waits, what only informs gives way; a change of state goes last of all.
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxUpward      = 64              // messages that may wait
+	maxUpwardText  = 2048            // bytes of a STATUS; the manager takes 4096 for the whole message
+	upwardPatience = 1 * time.Second // for what still waits when we close
+)
+
+// upward is the way to our service manager. A nil *upward is valid: there is none.
+type upward struct {
+	conn  *net.UnixConn
+	in    chan upwardMessage
+	count chan int      // asks how many were dropped
+	quit  chan struct{} // closed by close
+	ended chan int      // how many were dropped, at the end
+}
+
+// upwardMessage is one datagram.
+type upwardMessage struct {
+	text string
+	kind upwardKind
+}
+
+type upwardKind int
+
+const (
+	upwardState  upwardKind = iota // READY, RELOADING, STOPPING: every one is said
+	upwardStatus                   // of these three, only the newest since the last change of state
+	upwardExtend
+	upwardWatchdog
+)
+
+// openUpward connects to the service manager that environ names; nil if it names none, or, with an error, if it cannot be reached.
+func openUpward(environ []string) (*upward, error) {
+	address, _ := lookupEnv(environ, "NOTIFY_SOCKET")
+	if address == "" {
+		return nil, nil
+	}
+	if strings.HasPrefix(address, "vsock") {
+		return nil, fmt.Errorf("cannot notify %q: vsock is not supported", address)
+	}
+	if address[0] != '/' && address[0] != '@' {
+		return nil, fmt.Errorf("cannot notify %q: neither an absolute path nor an @abstract name", address)
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("cannot notify %q: %w", address, causeOf(err))
+	}
+	u := &upward{
+		conn: conn, in: make(chan upwardMessage), count: make(chan int),
+		quit: make(chan struct{}), ended: make(chan int, 1),
+	}
+	out, lost := make(chan upwardMessage), make(chan struct{})
+	go u.write(address, out, lost)
+	go u.keep(out, lost)
+	return u, nil
+}
+
+// ready says that a generation serves: at the first time, and after each reloading.
+func (u *upward) ready(status string) {
+	u.say(upwardState, "READY=1"+statusTag(status))
+}
+
+// reloading says that a restart begins. systemd waits for RELOADING with a time after its own reload signal.
+func (u *upward) reloading(status string) {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	u.say(upwardState, fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d%s", now.Nano()/1000, statusTag(status)))
+}
+
+// stopping says that hotwrap itself ends. It is final, since systemd 259.
+func (u *upward) stopping(status string) {
+	u.say(upwardState, "STOPPING=1"+statusTag(status))
+}
+
+// status says how things are, in a line.
+func (u *upward) status(text string) {
+	u.say(upwardStatus, "STATUS="+oneLine(text, maxUpwardText))
+}
+
+// extend asks for d more before the manager gives up on a start, a reload or a stop.
+func (u *upward) extend(d time.Duration) {
+	u.say(upwardExtend, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", max(d, 0).Microseconds()))
+}
+
+// watchdog says that hotwrap lives.
+func (u *upward) watchdog() {
+	u.say(upwardWatchdog, "WATCHDOG=1")
+}
+
+// statusTag is the STATUS line of a message, nothing if there is nothing to say.
+func statusTag(status string) string {
+	if status = oneLine(status, maxUpwardText); status == "" {
+		return ""
+	}
+	return "\nSTATUS=" + status
+}
+
+// say hands a message to keep, which is never busy.
+func (u *upward) say(kind upwardKind, text string) {
+	if u == nil {
+		return
+	}
+	select {
+	case u.in <- upwardMessage{text: text, kind: kind}:
+	case <-u.quit:
+	}
+}
+
+// dropped returns how many messages the manager will never see; those that a newer one replaced do not count.
+func (u *upward) dropped() int {
+	if u == nil {
+		return 0
+	}
+	select {
+	case n := <-u.count:
+		return n
+	case <-u.quit:
+		return 0
+	}
+}
+
+// close says what still waits, for at most upwardPatience, and ends. It returns how many messages were dropped.
+// To be called once, by whoever calls the others.
+func (u *upward) close() int {
+	if u == nil {
+		return 0
+	}
+	_ = u.conn.SetWriteDeadline(time.Now().Add(upwardPatience))
+	close(u.quit)
+	return <-u.ended
+}
+
+// keep holds what waits, until close.
+func (u *upward) keep(out chan<- upwardMessage, lost <-chan struct{}) {
+	var waiting []upwardMessage
+	dropped := 0
+	for quit := u.quit; quit != nil || len(waiting) > 0; {
+		var next chan<- upwardMessage
+		var first upwardMessage
+		if len(waiting) > 0 {
+			next, first = out, waiting[0]
+		}
+		select {
+		case m := <-u.in:
+			var n int
+			waiting, n = enqueue(waiting, m)
+			dropped += n
+		case next <- first:
+			waiting = waiting[1:]
+		case <-lost:
+			dropped++
+		case u.count <- dropped:
+		case <-quit:
+			quit = nil // what came before is in waiting already: say does not return earlier
+		}
+	}
+	close(out)
+	for range lost {
+		dropped++
+	}
+	u.ended <- dropped
+}
+
+// enqueue adds m. What m makes out of date goes: an earlier one of its kind, back to the last change of state. If too much
+// waits, the oldest goes that is no change of state, else the oldest. It returns how many were lost so.
+func enqueue(waiting []upwardMessage, m upwardMessage) ([]upwardMessage, int) {
+	for i := len(waiting) - 1; i >= 0 && waiting[i].kind != upwardState; i-- {
+		if waiting[i].kind == m.kind {
+			waiting = slices.Delete(waiting, i, i+1)
+			break
+		}
+	}
+	waiting = append(waiting, m)
+	if len(waiting) <= maxUpward {
+		return waiting, 0
+	}
+	i := max(0, slices.IndexFunc(waiting, func(w upwardMessage) bool { return w.kind != upwardState }))
+	return slices.Delete(waiting, i, i+1), 1
+}
+
+// write sends what keep hands out; it alone waits for the manager.
+func (u *upward) write(address string, out <-chan upwardMessage, lost chan<- struct{}) {
+	defer u.conn.Close()
+	defer close(lost)
+	for m := range out {
+		_, err := u.conn.Write([]byte(m.text))
+		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOTCONN) {
+			// The manager has bound its socket anew. A connection is needed at all because poll(2) tells of a
+			// receiver that is full only to who is connected to it.
+			if err = reconnect(u.conn, address); err == nil {
+				_, err = u.conn.Write([]byte(m.text))
+			}
+		}
+		if err != nil {
+			lost <- struct{}{}
+		}
+	}
+}
+
+// reconnect connects the same descriptor again, so that a deadline set on it still holds.
+func reconnect(conn syscall.Conn, address string) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) {
+		err = unix.Connect(int(fd), &unix.SockaddrUnix{Name: address})
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// watchdogInterval returns how often to call watchdog: half of what the manager waits, 0 if it does not wait for us.
+func watchdogInterval(environ []string) time.Duration {
+	if pid, _ := lookupEnv(environ, "WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	usec, _ := lookupEnv(environ, "WATCHDOG_USEC")
+	return microseconds(usec) / 2
+}
