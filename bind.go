@@ -17,6 +17,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"hotwrap/shim"
 )
 
 // listener is a bound socket that the supervisor keeps.
@@ -407,7 +409,7 @@ func inheritedCount(environ []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if own, known := ownPidfdID(); set && known && id != own {
+	if own, known := shim.PidfdID(); set && known && id != own {
 		return 0, nil
 	}
 	n, _, err := number("LISTEN_FDS")

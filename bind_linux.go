@@ -102,22 +102,6 @@ func backlogOf(fd int) int {
 	return int(info.Sacked)
 }
 
-// ownPidfdID returns the inode number of a pidfd of this process, as LISTEN_PIDFDID has it. It is unknown before
-// Linux 6.9, where a pidfd was not yet on a file system of its own.
-func ownPidfdID() (uint64, bool) {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		return 0, false
-	}
-	defer unix.Close(fd)
-	var on unix.Statfs_t
-	var is unix.Stat_t
-	if unix.Fstatfs(fd, &on) != nil || on.Type != unix.PID_FS_MAGIC || unix.Fstat(fd, &is) != nil {
-		return 0, false
-	}
-	return is.Ino, true
-}
-
 // listenWatch is an epoll of our own over the listeners, with an inotify in it over their paths. The owner of the
 // listeners adds and removes; one goroutine reads.
 type listenWatch struct {

@@ -54,8 +54,6 @@ func protocolOf(int) (int, error) { return 0, nil }
 
 func backlogOf(int) int { return 0 }
 
-func ownPidfdID() (uint64, bool) { return 0, false }
-
 type listenWatch struct{}
 
 func (*listenWatch) add(*listener) error { return nil }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hotwrap/shim"
 )
 
 // bindPatience is how long a test waits for something that must come.
@@ -1193,7 +1195,7 @@ func TestInheritChild(t *testing.T) {
 	if !ok {
 		t.Skip("a process of other tests")
 	}
-	id, _ := ownPidfdID()
+	id, _ := shim.PidfdID()
 	text = strings.NewReplacer("$PIDFD", fmt.Sprint(id), "$PID", fmt.Sprint(os.Getpid())).Replace(text)
 	ls, err := inheritListeners(strings.Split(text, "\n"))
 	if err != nil {

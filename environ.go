@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"unicode/utf8"
 )
@@ -35,12 +36,13 @@ var protocolNames = []string{
 
 // inherited is hotwrap's own environment without what was meant for hotwrap itself.
 func inherited(environ []string) []string {
+	own := optionVariables()
 	return slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
 		key, _, ok := strings.Cut(kv, "=")
 		return !ok || slices.ContainsFunc(protocolNames, func(name string) bool {
 			start, any := strings.CutSuffix(name, "*")
 			return key == name || any && strings.HasPrefix(key, start)
-		}) || slices.Contains(optionVariables, key)
+		}) || slices.Contains(own, key)
 	})
 }
 
@@ -61,6 +63,27 @@ func (p *program) environment(generation int) ([]string, error) {
 	}
 	env = append(env, p.protocol(generation)...)
 	return apply(env, p.expandAll(p.env)), nil
+}
+
+// getenv, setenv and unsetenv work on a list of KEY=VALUE; the last of a key counts.
+func getenv(env []string, key string) string {
+	for _, kv := range slices.Backward(env) {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == key {
+			return v
+		}
+	}
+	return ""
+}
+
+func setenv(env []string, key, value string) []string {
+	return append(unsetenv(env, key), key+"="+value)
+}
+
+func unsetenv(env []string, key string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		k, _, _ := strings.Cut(kv, "=")
+		return k == key
+	})
 }
 
 // apply sets each KEY=VALUE; an empty value unsets.
@@ -123,13 +146,17 @@ func (p *program) watchdog() string {
 
 // --- placeholders
 
-var placeholder = regexp.MustCompile(`\{(fd|addr|port)(:[^{}]*)?\}`)
+// Compiled at the first use: a start must not pay for what it may not need.
+var (
+	placeholder = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\{(fd|addr|port)(:[^{}]*)?\}`) })
+	envKey      = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`) })
+)
 
 // expandAll fills in {fd}, {addr}, {port}, alone for the first listener or with :NAME.
 func (p *program) expandAll(texts []string) []string {
 	all := make([]string, len(texts))
 	for i, text := range texts {
-		all[i] = placeholder.ReplaceAllStringFunc(text, func(found string) string {
+		all[i] = placeholder().ReplaceAllStringFunc(text, func(found string) string {
 			value, _ := p.placeholder(found)
 			return value
 		})
@@ -139,7 +166,7 @@ func (p *program) expandAll(texts []string) []string {
 
 // checkPlaceholders refuses one that names no listener.
 func (p *program) checkPlaceholders(text string) error {
-	for _, found := range placeholder.FindAllString(text, -1) {
+	for _, found := range placeholder().FindAllString(text, -1) {
 		if _, err := p.placeholder(found); err != nil {
 			return err
 		}
@@ -320,13 +347,11 @@ func (r *envReader) key(first rune) (string, error) {
 		key = append(key, c)
 	}
 	name := strings.TrimRight(string(key), " \t")
-	if !envKey.MatchString(name) {
+	if !envKey().MatchString(name) {
 		return "", fmt.Errorf("%q is not a variable's name", name)
 	}
 	return name, nil
 }
-
-var envKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // value reads up to the end of the line. Blanks at its end do not count unless quoted or escaped.
 func (r *envReader) value() (string, error) {

@@ -14,19 +14,21 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"hotwrap/shim"
 )
 
 // exitStatus is how a process ended.
@@ -175,6 +177,7 @@ type image struct {
 	Dir        int            `json:"dir"` // of the directory
 	real       string         // the path without symlinks
 	script     bool           // starts with #!
+	stat       unix.Stat_t    // of the executable when it was read
 	env        []string       // kept out of every written form: values may be secrets
 }
 
@@ -207,16 +210,17 @@ func cannotStart(name string, cause error) *execError {
 
 // resolve makes the image for a new generation. It reads files and so may block: never call it on
 // the supervisor's goroutine.
-func (p *program) resolve(generation int) (*image, error) {
+// An image of the same file, if given, lends its hash.
+func (p *program) resolve(generation int, like *image) (*image, error) {
 	img := &image{Exe: -1, Dir: -1}
-	if err := p.fill(img, generation); err != nil {
+	if err := p.fill(img, generation, like); err != nil {
 		img.unpin()
 		return nil, err
 	}
 	return img, nil
 }
 
-func (p *program) fill(img *image, generation int) error {
+func (p *program) fill(img *image, generation int, like *image) error {
 	var err error
 	if img.Dir, err = unix.Open(p.dir, openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("cannot enter directory %q: %w", p.dir, err)
@@ -231,7 +235,7 @@ func (p *program) fill(img *image, generation int) error {
 	if img.Exe, err = unix.Open(img.Path, openPin|unix.O_CLOEXEC, 0); err != nil {
 		return cannotStart(img.Argv[0], err)
 	}
-	if err := p.readHead(img); err != nil {
+	if err := p.readHead(img, like); err != nil {
 		return err
 	}
 	if img.StopSignal = p.stopSignal; img.StopSignal == 0 {
@@ -272,7 +276,7 @@ func (p *program) find(name string, env []string) (string, error) {
 }
 
 // readHead finds out what the pinned file is, and its content's hash.
-func (p *program) readHead(img *image) error {
+func (p *program) readHead(img, like *image) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(img.Exe, &st); err != nil {
 		return cannotStart(img.Argv[0], err)
@@ -284,7 +288,12 @@ func (p *program) readHead(img *image) error {
 		return cannotStart(img.Argv[0], syscall.EACCES)
 	}
 	img.real, _ = filepath.EvalSymlinks(img.Path)
-	img.Build, img.script = contentOf(img.Path)
+	img.stat = st
+	if like != nil && sameContent(&like.stat, &st) {
+		img.Build, img.script = like.Build, like.script
+	} else {
+		img.Build, img.script = contentOf(img.Path)
+	}
 	switch {
 	case !canRunPinned:
 		img.Pinned = "no"
@@ -294,6 +303,12 @@ func (p *program) readHead(img *image) error {
 		img.Pinned = "file"
 	}
 	return nil
+}
+
+// sameContent tells whether a file cannot have changed between two looks at it: ctime moves with every
+// write and every rename.
+func sameContent(a, b *unix.Stat_t) bool {
+	return a.Ino != 0 && a.Dev == b.Dev && a.Ino == b.Ino && a.Size == b.Size && a.Mtim == b.Mtim && a.Ctim == b.Ctim
 }
 
 // contentOf is the short hash of a file's content and whether it is a script. A file that may be run
@@ -366,81 +381,52 @@ type launch struct {
 // start forks one worker as a shim that becomes the program. Only the supervisor's goroutine calls it.
 func (p *program) start(img *image, l launch) (pid int, err error) {
 	files := p.files(l)
-	next := len(files)
+	spec := p.identity()
+	spec.Report, spec.Dir = len(files), len(files)+1
 	files = append(files, uintptr(l.report), uintptr(img.Dir))
-	shim := []string{"hotwrap", shimMark, "report=" + strconv.Itoa(next), "dir=" + strconv.Itoa(next+1)}
 	path, pinned := img.run()
 	if pinned {
+		spec.Exe = len(files)
 		files = append(files, uintptr(img.Exe))
-		shim = append(shim, "exe="+strconv.Itoa(next+2))
 	}
-	shim = append(shim, "path="+path, "keep="+joinInts(p.passed(l)))
-	shim = append(append(shim, p.identity()...), "--")
+	spec.Path, spec.Keep, spec.Argv = path, p.passed(l), img.Argv
 	sys := &syscall.SysProcAttr{Setpgid: true}
 	if p.ownStdin {
 		sys.Foreground, sys.Ctty = true, 0
 	}
 	env := append(slices.Clone(img.env), l.env...)
-	return fork(append(shim, img.Argv...), env, files, sys)
+	return fork(spec.Args(shim.Mark), env, files, sys)
 }
 
 // startCheck forks --check: a command for sh, in the program's directory and environment and with its
 // rights, but without the sockets.
 func (p *program) startCheck(img *image) (pid int, err error) {
-	files := []uintptr{0, 1, 2, uintptr(img.Dir)}
-	shim := append([]string{"hotwrap", shimMark, "dir=3", "path=/bin/sh", "keep="}, p.identity()...)
-	shim = append(shim, "--", "sh", "-c", p.check)
-	return fork(shim, img.env, files, &syscall.SysProcAttr{Setpgid: true})
+	spec := p.identity()
+	spec.Dir, spec.Path, spec.Argv = 3, "/bin/sh", []string{"sh", "-c", p.check}
+	files := []uintptr{uintptr(p.null), 1, 2, uintptr(img.Dir)}
+	env := inherited(img.env) // nothing that speaks of sockets
+	return fork(spec.Args(shim.Mark), env, files, &syscall.SysProcAttr{Setpgid: true})
 }
 
-// lookAsUser forks a helper with the program's user id that looks at pid; the function returned reads
-// what it saw, and may block.
-func (p *program) lookAsUser(pid int, inodes []uint64) func() view {
-	cannot := func(err error) func() view {
-		return func() view { return view{blind: fmt.Sprintf("cannot ask a helper: %v", err)} }
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return cannot(err)
-	}
-	defer w.Close()
-	argv := append(append([]string{"hotwrap", lookMark}, p.identity()...), "--", strconv.Itoa(pid))
-	for _, inode := range inodes {
-		argv = append(argv, strconv.FormatUint(inode, 10))
-	}
-	if _, err := fork(argv, nil, []uintptr{uintptr(p.null), w.Fd(), uintptr(p.null)}, nil); err != nil {
-		_ = r.Close()
-		return cannot(err)
-	}
-	return func() view {
-		defer r.Close()
-		var a answer
-		if err := json.NewDecoder(io.LimitReader(r, 1<<20)).Decode(&a); err != nil {
-			return view{blind: fmt.Sprintf("cannot ask a helper: %v", err)}
-		}
-		return view{pids: a.PIDs, watches: a.Watches, blind: a.Blind}
-	}
-}
-
-func fork(argv, env []string, files []uintptr, sys *syscall.SysProcAttr) (int, error) {
-	pid, err := syscall.ForkExec(selfPath, argv, &syscall.ProcAttr{Env: env, Files: files, Sys: sys})
+// fork starts hotwrap itself with args.
+func fork(args, env []string, files []uintptr, sys *syscall.SysProcAttr) (int, error) {
+	pid, err := syscall.ForkExec(selfPath, append([]string{"hotwrap"}, args...), &syscall.ProcAttr{Env: env, Files: files, Sys: sys})
 	if err != nil {
 		return 0, fmt.Errorf("cannot fork: %w", err)
 	}
 	return pid, nil
 }
 
-// identity is what the shim takes on beside descriptors and directory.
-func (p *program) identity() []string {
-	var args []string
+// identity is what every process of the program takes on beside descriptors and directory.
+func (p *program) identity() shim.Spec {
+	spec := shim.New()
 	if p.user != nil {
-		args = append(args, "uid="+strconv.Itoa(p.user.uid), "gid="+strconv.Itoa(p.user.gid),
-			"groups="+joinInts(p.user.groups))
+		spec.UID, spec.GID, spec.Groups = p.user.uid, p.user.gid, p.user.groups
 	}
 	if p.die {
-		args = append(args, "parent="+strconv.Itoa(os.Getpid()))
+		spec.Parent = os.Getpid()
 	}
-	return args
+	return spec
 }
 
 // files are the descriptors of a worker, by number; holes are closed.
@@ -507,10 +493,27 @@ func readReport(f io.Reader, img *image) error {
 	}
 }
 
-func joinInts(list []int) string {
-	text := make([]string, len(list))
-	for i, n := range list {
-		text[i] = strconv.Itoa(n)
+// execMain is `hotwrap exec -- PROGRAM`: inside a script it stamps LISTEN_PID anew, for launchers that
+// put a process in between. It returns only if that failed.
+func execMain(argv []string) error {
+	runtime.LockOSThread()
+	env := shim.Stamp(os.Environ())
+	n, _ := strconv.Atoi(getenv(env, "LISTEN_FDS"))
+	for fd := 3; fd < 3+n; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			return &execError{
+				text: fmt.Sprintf("cannot pass on descriptor %d: it did not survive the launcher", fd), code: statusFailed,
+				hint: "node, sudo and Python's subprocess close it; start the program without them",
+			}
+		}
 	}
-	return strings.Join(text, ",")
+	dir, err := os.Getwd()
+	if err != nil {
+		return fmt.Errorf("cannot find the current directory: %v", err)
+	}
+	path, err := (&program{dir: dir}).find(argv[0], env)
+	if err != nil {
+		return err
+	}
+	return cannotStart(argv[0], syscall.Exec(filepath.Clean(path), argv, env))
 }

@@ -251,7 +251,9 @@ func (h *host) say(m message) {
 func (h *host) prepare(g, predecessor *generation) {
 	number, overlap := g.Number, h.limits.overlap
 	var pids, serials []int
+	var like *image
 	if predecessor != nil {
+		like = predecessor.Image
 		for _, w := range predecessor.Workers {
 			if w.State == workerReady {
 				pids, serials = append(pids, w.PID), append(serials, w.Serial)
@@ -263,7 +265,7 @@ func (h *host) prepare(g, predecessor *generation) {
 		for i, pid := range pids {
 			h.post(event{kind: evLook, serial: serials[i], sight: sightOf(look(pid, inodesOf(wanted)), wanted, nil)})
 		}
-		img, err := h.program.resolve(number)
+		img, err := h.program.resolve(number, like)
 		ev := event{kind: evPrepared, number: number, image: img, err: err}
 		if err == nil && overlap {
 			ev.warnings = memoryWarnings(pids)

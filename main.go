@@ -31,9 +31,6 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is the whole of hotwrap: it returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == shimMark {
-		return shimMain(args[1:])
-	}
 	if len(args) > 0 && args[0] == lookMark {
 		return lookMain(args[1:])
 	}
@@ -248,8 +245,17 @@ func (cfg *config) limits(listeners []*listener) limits {
 // list is an option that may be repeated.
 type list []string
 
-func (l *list) Set(text string) error { *l = append(*l, text); return nil }
-func (l *list) String() string        { return "" }
+func (l *list) Set(text string) error {
+	if text != aliasCopy {
+		*l = append(*l, text)
+	}
+	return nil
+}
+func (l *list) String() string { return aliasCopy }
+
+// aliasCopy is what a list shows of itself: the library sets an option once more, to what it shows,
+// where it was given by its letter.
+const aliasCopy = "\x00"
 
 // listens is --listen.
 type listens struct{ specs *[]listenSpec }
@@ -388,11 +394,9 @@ func (cfg *config) options() []cli.Flag {
 }
 
 // optionVariables are the environment variables of all options: the program does not inherit them.
-var optionVariables = variablesOf((&config{}).options())
-
-func variablesOf(flags []cli.Flag) []string {
+func optionVariables() []string {
 	var names []string
-	for _, f := range flags {
+	for _, f := range (&config{}).options() {
 		names = append(names, variable(f.Names()[0]))
 	}
 	return names

@@ -193,6 +193,9 @@ func (s *supervisor) told(g *generation, w *worker, by string) {
 	}
 	w.Needs &^= needTold | needAlive
 	w.Alive = 0
+	if w.Look != 0 {
+		w.Look = s.world.now() // whoever says so watches by now
+	}
 	s.settled(g, w)
 }
 

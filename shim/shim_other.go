@@ -1,32 +1,21 @@
 //go:build !linux
 
-package main
+package shim
 
 // This file stands in for what of a process's start only Linux has.
 
 import (
-	"os"
 	"os/signal"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
-
-// selfPath is hotwrap's own file, by its path at start.
-var selfPath, _ = os.Executable()
-
-const (
-	openPin      = unix.O_RDONLY
-	canRunPinned = false // no execveat: a replaced executable is gone
-	canDie       = false // no PDEATHSIG
-)
-
-func becomeSubreaper() {}
 
 func closeOnExecExcept(keep []int) error { return markOneByOne(keep) }
 
 // dieWith cannot be had: there is no PDEATHSIG. --die-with-parent is refused before it comes to this.
 func dieWith(int) error { return syscall.ENOSYS }
+
+// PidfdID is unknown: there are no pidfds.
+func PidfdID() (uint64, bool) { return 0, false }
 
 // resetSignals ends the catching of signals; one that was ignored at start stays ignored.
 func resetSignals() { signal.Reset() }

@@ -1,4 +1,4 @@
-package main
+package shim
 
 // This file holds what of a process's start only Linux has.
 
@@ -9,17 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-const (
-	selfPath     = "/proc/self/exe" // also when the file was replaced: the running one
-	openPin      = unix.O_PATH
-	canRunPinned = true
-	canDie       = true
-)
-
-// becomeSubreaper makes orphans of the program hotwrap's children, so that their end is seen
-// (PR_SET_CHILD_SUBREAPER, Linux 3.4).
-func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
 // closeOnExecExcept marks every descriptor from 3 on but keep (sorted) close-on-exec: close_range(2),
 // Linux 5.9 and CLOSE_RANGE_CLOEXEC 5.11, else one by one.
@@ -50,7 +39,7 @@ func dieWith(parent int) error {
 		return err
 	}
 	if os.Getppid() != parent {
-		os.Exit(statusFailed) // nobody is left to be told
+		os.Exit(notExecutable) // nobody is left to be told
 	}
 	return nil
 }
@@ -90,4 +79,20 @@ func execute(exe int, path string, argv, env []string) error {
 	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(exe), uintptr(unsafe.Pointer(empty)),
 		uintptr(unsafe.Pointer(&argp[0])), uintptr(unsafe.Pointer(&envp[0])), unix.AT_EMPTY_PATH, 0)
 	return errno
+}
+
+// PidfdID returns the inode number of a pidfd of this process, as LISTEN_PIDFDID has it. It is unknown before
+// Linux 6.9, where a pidfd was not yet on a file system of its own.
+func PidfdID() (uint64, bool) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(fd)
+	var on unix.Statfs_t
+	var is unix.Stat_t
+	if unix.Fstatfs(fd, &on) != nil || on.Type != unix.PID_FS_MAGIC || unix.Fstat(fd, &is) != nil {
+		return 0, false
+	}
+	return is.Ino, true
 }
