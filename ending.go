@@ -15,6 +15,10 @@ import (
 
 // exited takes the end of one process.
 func (s *supervisor) exited(d death) {
+	if d.pid == s.Rebuild.PID {
+		s.buildEnded(d.status)
+		return
+	}
 	for _, g := range s.Generations {
 		if g.Check == d.pid {
 			s.checked(g, d.status)
@@ -59,7 +63,7 @@ func (s *supervisor) checked(g *generation, status exitStatus) {
 // leaderGone notes that a worker's leader was reaped. What that means waits for the word about its
 // exec, which comes by another way, and may come later.
 func (s *supervisor) leaderGone(g *generation, w *worker, status exitStatus) {
-	if w.Main != 0 && w.Main != w.PID && s.world.owns(w, notice{pid: w.Main}) {
+	if w.Main != 0 && w.Main != w.PID && s.world.owns(w, notice{pid: w.Main, uid: -1}) {
 		w.PID, w.Main = w.Main, 0 // it said who carries on; as a subreaper hotwrap is its parent now
 		return
 	}
@@ -77,7 +81,9 @@ func (s *supervisor) ended(g *generation, w *worker) {
 		w.State = workerExited
 	} else if was != workerKilling {
 		w.State = workerStopping
-		w.Limit = s.world.now().add(s.limits.drainTimeout)
+		if g.State != genDraining && g.State != genFailed { // those have a limit already
+			w.Limit = s.world.now().add(s.limits.drainTimeout)
+		}
 		s.world.kill(w.Group, g.stopSignal())
 		s.world.kill(w.Group, syscall.SIGCONT)
 	}
@@ -100,7 +106,9 @@ func (s *supervisor) died(g *generation, w *worker, was workerState) {
 	switch g.State {
 	case genStarting:
 		if w.ExecErr != "" {
-			s.fail(g, w.ExecErr, w.ExecCode)
+			if !s.notYet(g, syscall.Errno(w.ExecErrno)) {
+				s.fail(g, w.ExecErr, w.ExecCode)
+			}
 			return
 		}
 		s.fail(g, w.obituary(s.world.now())+", before ready", w.exitCode())
@@ -244,7 +252,11 @@ func (s *supervisor) gaveUp(g *generation) bool {
 
 // end ends hotwrap with the status of g, which serves no more.
 func (s *supervisor) end(g *generation) {
-	s.Ending, s.Status = true, g.Status.shell()
+	if s.limits.wait {
+		s.waits(fmt.Sprintf("generation %d is not started again", g.Number))
+	} else {
+		s.Ending, s.Status = true, g.Status.shell()
+	}
 	s.drain(g, s.limits.stopTimeout)
 }
 
@@ -277,6 +289,7 @@ func (s *supervisor) surveyed(g *generation, open []connection, known bool) {
 	case surveyNone:
 	case surveyStop:
 		s.announce(g, open, known)
+		g.Deadline = s.world.now().add(g.Deadline.since(g.Drain)) // the limit counts from the signal
 		for _, w := range slices.Clone(g.Workers) {
 			s.stopWorker(g, w)
 		}
@@ -334,7 +347,7 @@ func (s *supervisor) stopWorker(g *generation, w *worker) {
 			return // only the word about its exec is awaited
 		}
 		to := w.PID
-		if w.Main != 0 {
+		if w.Main != 0 && s.world.owns(w, notice{pid: w.Main, uid: -1}) { // not one that is gone: its pid may be another's
 			to = w.Main
 		}
 		s.world.signal(to, g.stopSignal())

@@ -46,7 +46,7 @@ func inherited(environ []string) []string {
 	})
 }
 
-// environment is what every worker of a generation gets; a worker's own variables are added to it.
+// environment is what every worker of a generation gets, but for its own variables and -e.
 func (p *program) environment(generation int) ([]string, error) {
 	env := inherited(p.base)
 	if p.user != nil {
@@ -61,8 +61,7 @@ func (p *program) environment(generation int) ([]string, error) {
 		}
 		env = apply(env, pairs)
 	}
-	env = append(env, p.protocol(generation)...)
-	return apply(env, p.expandAll(p.env)), nil
+	return apply(env, p.protocol(generation)), nil
 }
 
 // getenv, setenv and unsetenv work on a list of KEY=VALUE; the last of a key counts.

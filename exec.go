@@ -126,6 +126,14 @@ func (p *program) uid() int {
 	return os.Geteuid()
 }
 
+// owner is who the program's processes are, as far as hotwrap must give them something; -1: hotwrap itself.
+func (p *program) owner() (uid, gid int) {
+	if p.user == nil {
+		return -1, -1
+	}
+	return p.user.uid, p.user.gid
+}
+
 // lookUpUser reads USER[:GROUP], names or numbers. Without a group it is the user's own, with all
 // supplementary ones: a program that lacks them cannot open what its user can.
 func lookUpUser(text string) (*credential, error) {
@@ -178,17 +186,20 @@ type image struct {
 	real       string         // the path without symlinks
 	script     bool           // starts with #!
 	stat       unix.Stat_t    // of the executable when it was read
-	env        []string       // kept out of every written form: values may be secrets
+	env        []string       // kept out of every written form, as the next: values may be secrets
+	set        []string       // -e, on top of that
 }
 
 // execError is a program that cannot be started, with the remedy where there is one.
 type execError struct {
-	text string
-	code int // hotwrap's exit status
-	hint string
+	text  string
+	code  int // hotwrap's exit status
+	hint  string
+	cause error
 }
 
 func (e *execError) Error() string { return e.text }
+func (e *execError) Unwrap() error { return e.cause }
 
 // execStatus is hotwrap's exit status for an error of a start.
 func execStatus(err error) int {
@@ -201,7 +212,7 @@ func execStatus(err error) int {
 
 // cannotStart words why a program cannot be started.
 func cannotStart(name string, cause error) *execError {
-	e := &execError{text: fmt.Sprintf("cannot start %q: %v", name, cause), code: statusNoExec}
+	e := &execError{text: fmt.Sprintf("cannot start %q: %v", name, cause), code: statusNoExec, cause: cause}
 	if errors.Is(cause, syscall.ENOENT) || errors.Is(cause, syscall.ENOTDIR) {
 		e.code = statusNotFound
 	}
@@ -228,8 +239,8 @@ func (p *program) fill(img *image, generation int, like *image) error {
 	if img.env, err = p.environment(generation); err != nil {
 		return err
 	}
-	img.Argv = p.expandAll(p.argv)
-	if img.Path, err = p.find(img.Argv[0], img.env); err != nil {
+	img.set, img.Argv = p.expandAll(p.env), p.expandAll(p.argv)
+	if img.Path, err = p.find(img.Argv[0], img.environ(nil)); err != nil {
 		return err
 	}
 	if img.Exe, err = unix.Open(img.Path, openPin|unix.O_CLOEXEC, 0); err != nil {
@@ -339,6 +350,11 @@ var interpreters = []string{
 	"bash", "bun", "dash", "deno", "java", "lua", "node", "nodejs", "perl", "php", "python", "ruby", "sh", "zsh",
 }
 
+// environ is what one process finds: more is its own, and the user has the last word.
+func (img *image) environ(more []string) []string {
+	return apply(append(slices.Clone(img.env), more...), img.set)
+}
+
 func (img *image) unpin() {
 	for _, fd := range []int{img.Exe, img.Dir} {
 		if fd >= 0 {
@@ -394,7 +410,7 @@ func (p *program) start(img *image, l launch) (pid int, err error) {
 	if p.ownStdin {
 		sys.Foreground, sys.Ctty = true, 0
 	}
-	env := append(slices.Clone(img.env), l.env...)
+	env := img.environ(l.env)
 	return fork(spec.Args(shim.Mark), env, files, sys)
 }
 

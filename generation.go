@@ -63,30 +63,31 @@ func (n needs) String() string {
 // worker is one process of a generation. Its serial is never reused: an event that carries the serial
 // of a worker that is no more finds nobody.
 type worker struct {
-	Serial   int           `json:"serial"`
-	Slot     int           `json:"slot"`
-	PID      int           `json:"pid"`
-	Group    int           `json:"group"`          // its process group
-	Main     int           `json:"main,omitempty"` // another process that it named its main one (MAINPID)
-	State    workerState   `json:"state"`
-	Wants    needs         `json:"wants"` // needs at the start
-	Needs    needs         `json:"needs"`
-	Started  instant       `json:"started"`
-	Ready    instant       `json:"ready,omitempty"`
-	Alive    instant       `json:"alive,omitempty"`    // needAlive is met then
-	Look     instant       `json:"look,omitempty"`     // the next look at it
-	Pause    time.Duration `json:"pause,omitempty"`    // from that look to the one after it
-	Beat     time.Duration `json:"beat,omitempty"`     // it promised a WATCHDOG=1 this often
-	Watchdog instant       `json:"watchdog,omitempty"` // the next must have come by then
-	Again    instant       `json:"again,omitempty"`    // KILL was not enough until now
-	Reaped   bool          `json:"reaped,omitempty"`   // its leader is dead; the group, or the word about exec, is awaited
-	Limit    instant       `json:"limit,omitempty"`    // KILL: a respawn that is not ready, a group that outlived its leader
-	Status   exitStatus    `json:"status"`
-	ExecErr  string        `json:"exec_error,omitempty"`
-	ExecCode int           `json:"exec_code,omitempty"` // hotwrap's exit status for that
-	Watched  []string      `json:"watched,omitempty"`   // listeners that it was seen to watch
-	Blame    string        `json:"blame,omitempty"`     // why hotwrap ended it, if not in order
-	Says     string        `json:"says,omitempty"`      // its last STATUS=
+	Serial    int           `json:"serial"`
+	Slot      int           `json:"slot"`
+	PID       int           `json:"pid"`
+	Group     int           `json:"group"`          // its process group
+	Main      int           `json:"main,omitempty"` // another process that it named its main one (MAINPID)
+	State     workerState   `json:"state"`
+	Wants     needs         `json:"wants"` // needs at the start
+	Needs     needs         `json:"needs"`
+	Started   instant       `json:"started"`
+	Ready     instant       `json:"ready,omitempty"`
+	Alive     instant       `json:"alive,omitempty"`    // needAlive is met then
+	Look      instant       `json:"look,omitempty"`     // the next look at it
+	Pause     time.Duration `json:"pause,omitempty"`    // from that look to the one after it
+	Beat      time.Duration `json:"beat,omitempty"`     // it promised a WATCHDOG=1 this often
+	Watchdog  instant       `json:"watchdog,omitempty"` // the next must have come by then
+	Again     instant       `json:"again,omitempty"`    // KILL was not enough until now
+	Reaped    bool          `json:"reaped,omitempty"`   // its leader is dead; the group, or the word about exec, is awaited
+	Limit     instant       `json:"limit,omitempty"`    // KILL: a respawn that is not ready, a group that outlived its leader
+	Status    exitStatus    `json:"status"`
+	ExecErr   string        `json:"exec_error,omitempty"`
+	ExecCode  int           `json:"exec_code,omitempty"` // hotwrap's exit status for that
+	ExecErrno int           `json:"exec_errno,omitempty"`
+	Watched   []string      `json:"watched,omitempty"` // listeners that it was seen to watch
+	Blame     string        `json:"blame,omitempty"`   // why hotwrap ended it, if not in order
+	Says      string        `json:"says,omitempty"`    // its last STATUS=
 }
 
 // slot is the place of one worker in its generation, over all its respawns.
@@ -200,6 +201,14 @@ func (w *worker) exitCode() int {
 	default:
 		return w.Status.shell()
 	}
+}
+
+// beat is how often g's program was told to say WATCHDOG=1: WATCHDOG_USEC in its environment.
+func (g *generation) beat() time.Duration {
+	if g.Image == nil {
+		return 0
+	}
+	return microseconds(getenv(g.Image.environ(nil), "WATCHDOG_USEC"))
 }
 
 // stopSignal is what tells g's program to finish.

@@ -78,6 +78,7 @@ type host struct {
 	tty     int  // /dev/tty, held to learn of its hang-up; -1 none
 	nohup   bool // HUP was ignored at start
 	unwatch func()
+	watcher *watcher
 	closed  bool // the listeners are: hotwrap is stopping
 }
 
@@ -105,10 +106,7 @@ func (h *host) setUp(cfg *config) error {
 	}
 	h.limits = cfg.limits(h.program.listeners)
 	h.limits.heartbeat = watchdogInterval(environ)
-	uid, gid := -1, -1
-	if u := h.program.user; u != nil {
-		uid, gid = u.uid, u.gid
-	}
+	uid, gid := h.program.owner()
 	if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
 		h.say(warning("the program cannot say that it is ready: %v", err))
 	}
@@ -207,6 +205,7 @@ func (h *host) world() world {
 		owns: h.owns, halted: halted, route: h.traffic.route, refresh: h.refresh, promote: h.promote,
 		repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
 		answer: func(verdict) {}, say: h.say, alive: func() { h.upward.watchdog() },
+		build: h.build, built: h.watcher.built, runs: h.watcher.runs, watchAgain: h.watcher.look, clear: h.clear,
 	}
 }
 
@@ -284,60 +283,46 @@ func memoryWarnings(pids []int) []string {
 	}
 	use := memoryUse(all)
 	room, where, ok := memoryRoom()
-	if !ok || use == 0 || float64(use)*memoryMargin <= float64(room) {
+	if !ok || !crowded(use, room) {
 		return nil
 	}
 	return []string{fmt.Sprintf("the predecessor uses %s, %s has %s left; if both do not fit, use --no-overlap",
 		megabytes(use), where, megabytes(room))}
 }
 
+// crowded tells whether a second one like that which uses use may not fit into room.
+func crowded(use, room uint64) bool { return float64(use)*memoryMargin > float64(room) }
+
 func megabytes(n uint64) string { return strconv.FormatUint(n>>20, 10) + " MB" }
+
+func (h *host) build() (int, error) { return 0, errors.New("no build") }
+
+func (h *host) clear() {}
 
 func (h *host) check(g *generation) (int, error) { return h.program.startCheck(g.Image) }
 
 // spawn starts one worker of g and listens to it.
 func (h *host) spawn(g *generation, w *worker) (int, error) {
 	serial, img := w.Serial, g.Image
-	e := ears{}
 	l := launch{ready: -1, sockets: h.traffic.sockets(g.Number, w.Slot), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot)}}
-	hear := func(n notice, quit <-chan struct{}) bool {
-		select {
-		case h.events <- event{kind: evNotice, serial: serial, notice: n}:
-			return true
-		case <-quit:
-			return false
-		}
-	}
-	var err error
-	if h.notify != nil {
-		if e.notify, err = h.notify.listen(hear); err != nil {
-			return 0, err
-		}
-		l.env = append(l.env, "NOTIFY_SOCKET="+e.notify.path, "EINHORN_SOCK_PATH="+e.notify.ackPath)
-	}
-	if h.limits.ready == readyFD {
-		if l.ready, e.pipe, err = openReadyPipe(hear); err != nil {
-			h.close(e)
-			return 0, err
-		}
-		defer func() { _ = unix.Close(l.ready) }()
-	}
-	r, wr, err := os.Pipe()
+	e, err := h.listenTo(serial, &l)
 	if err != nil {
-		h.close(e)
-		return 0, fmt.Errorf("cannot open a pipe: %w", err)
+		return 0, err
 	}
-	defer wr.Close()
-	l.report, e.report = int(wr.Fd()), r
 	pid, err := h.program.start(img, l)
+	_ = unix.Close(l.report)
+	if l.ready >= 0 {
+		_ = unix.Close(l.ready)
+	}
 	if err != nil {
 		h.close(e)
 		return 0, err
 	}
 	h.ears[serial] = e
+	report := e.report
 	go func() {
-		err := readReport(r, img)
-		_ = r.Close()
+		err := readReport(report, img)
+		_ = report.Close()
 		h.post(event{kind: evExec, serial: serial, err: err})
 	}()
 	if g.State == genStarting && g.Number > 1 {
@@ -346,6 +331,58 @@ func (h *host) spawn(g *generation, w *worker) (int, error) {
 		}
 	}
 	return pid, nil
+}
+
+// listenTo opens the ways by which one worker can speak, and adds their other ends to its launch.
+func (h *host) listenTo(serial int, l *launch) (e ears, err error) {
+	hear := func(n notice, quit <-chan struct{}) bool {
+		select {
+		case h.events <- event{kind: evNotice, serial: serial, notice: n}:
+			return true
+		case <-quit:
+			return false
+		}
+	}
+	if h.notify != nil {
+		if e.notify, err = h.notify.listen(hear); err != nil {
+			if err = h.moveNotify(); err == nil {
+				e.notify, err = h.notify.listen(hear)
+			}
+		}
+		if err != nil {
+			return e, err
+		}
+		l.env = append(l.env, "NOTIFY_SOCKET="+e.notify.path, "EINHORN_SOCK_PATH="+e.notify.ackPath)
+	}
+	if h.limits.ready == readyFD {
+		if l.ready, e.pipe, err = openReadyPipe(hear); err != nil {
+			h.close(e)
+			return e, err
+		}
+	}
+	var fds [2]int
+	if err := unix.Pipe(fds[:]); err != nil {
+		h.close(e)
+		return e, fmt.Errorf("cannot open a pipe: %w", err)
+	}
+	for _, fd := range fds {
+		unix.CloseOnExec(fd) // only this goroutine forks
+	}
+	_ = unix.SetNonblock(fds[0], true)
+	l.report, e.report = fds[1], os.NewFile(uintptr(fds[0]), "report")
+	return e, nil
+}
+
+// moveNotify makes a new directory for the workers' sockets: somebody cleaned the old one away.
+func (h *host) moveNotify() error {
+	uid, gid := h.program.owner()
+	next, err := openNotifyDir(h.program.base, uid, gid)
+	if err != nil {
+		return err
+	}
+	h.notify.close()
+	h.notify = next
+	return nil
 }
 
 // stale tells whether another build than g's lies on disk.
@@ -464,8 +501,8 @@ func (h *host) survey(g *generation) {
 	}()
 }
 
-// owns tells whether the sender of a notice belongs to the worker: it is in its tree, or it is gone
-// and had its user's id.
+// owns tells whether the sender of a notice belongs to the worker: it is in its tree, or in its group
+// and hotwrap's child since its parent died, or it is gone and had its user's id.
 func (h *host) owns(w *worker, n notice) bool {
 	if n.pid == 0 {
 		return true // this system does not tell senders; the socket is the worker's own
@@ -473,8 +510,8 @@ func (h *host) owns(w *worker, n notice) bool {
 	if ownsTree(w.PID, n.pid) {
 		return true
 	}
-	if _, _, _, _, alive := procState(n.pid); alive {
-		return false
+	if _, ppid, group, _, alive := procState(n.pid); alive {
+		return ppid == os.Getpid() && group == w.Group
 	}
 	return n.uid >= 0 && n.uid == h.program.uid()
 }

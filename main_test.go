@@ -73,9 +73,13 @@ var buildApps = sync.OnceValues(func() (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // also for scripts that run a program as another user
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", dir+"/", "./testapps/...").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("cannot build the testapps: %v\n%s", err, out)
+	for _, args := range [][]string{
+		{"-o", dir + "/", "./testapps/..."},
+		{"-o", dir + "/echo2", "-ldflags", "-X main.build=two", "./testapps/echo"}, // a later build of the same program
+	} {
+		if out, err := exec.Command("go", append([]string{"build"}, args...)...).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("cannot build the testapps: %v\n%s", err, out)
+		}
 	}
 	return dir, nil
 })
@@ -92,23 +96,31 @@ func TestScript(t *testing.T) {
 		UpdateScripts:       *updateScripts,
 		Setup:               func(env *testscript.Env) error { return setUp(env, bin) },
 		Condition: func(cond string) (bool, error) {
-			if cond == "root" {
+			switch cond {
+			case "root":
 				return os.Getuid() == 0, nil
+			case "ipv6":
+				l, err := net.Listen("tcp6", "[::1]:0")
+				return err == nil && l.Close() == nil, nil
+			case "pidns": // a new pid namespace can be made
+				return exec.Command("unshare", "--pid", "--fork", "--mount-proc", "true").Run() == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"alive":   scriptCommand("PID", (*scriptRun).alive),
-			"await":   scriptCommand("REGEXP", (*scriptRun).await),
-			"exited":  scriptCommand("STATUS", (*scriptRun).exited),
-			"exits":   scriptCommand("STATUS PROGRAM [ARG]...", (*scriptRun).exits),
-			"get":     scriptCommand("[-unix PATH] URL", (*scriptRun).get),
-			"getall":  scriptCommand("N URL", (*scriptRun).getAll),
-			"load":    scriptCommand("start NAME ADDR[/PATH] [-c CLIENTS] [-keepalive] [-again] | stop NAME [-min N]", (*scriptRun).load),
-			"pidgone": scriptCommand("PID", (*scriptRun).pidGone),
-			"put":     scriptCommand("FILE SRC", (*scriptRun).put),
-			"signal":  scriptCommand("SIGNAL PROGRAM|PID", (*scriptRun).signal),
-			"unseen":  scriptCommand("REGEXP", (*scriptRun).unseen),
+			"alive":    scriptCommand("PID", (*scriptRun).alive),
+			"await":    scriptCommand("REGEXP", (*scriptRun).await),
+			"exited":   scriptCommand("STATUS", (*scriptRun).exited),
+			"exits":    scriptCommand("STATUS PROGRAM [ARG]...", (*scriptRun).exits),
+			"get":      scriptCommand("[-unix PATH] URL", (*scriptRun).get),
+			"getall":   scriptCommand("N URL", (*scriptRun).getAll),
+			"hold":     scriptCommand("start NAME ADDR[/PATH] | stop NAME", (*scriptRun).hold),
+			"load":     scriptCommand("start NAME ADDR[/PATH] [-c CLIENTS] [-keepalive] [-again] [-lost N] | stop NAME [-min N]", (*scriptRun).load),
+			"pidgone":  scriptCommand("PID", (*scriptRun).pidGone),
+			"put":      scriptCommand("FILE SRC", (*scriptRun).put),
+			"restarts": scriptCommand("FROM TO", (*scriptRun).restarts),
+			"signal":   scriptCommand("SIGNAL PROGRAM|PID", (*scriptRun).signal),
+			"unseen":   scriptCommand("REGEXP", (*scriptRun).unseen),
 		},
 	})
 }
@@ -133,6 +145,7 @@ type scriptRun struct {
 	ctx      context.Context // ends with the script
 	lifeline *os.File
 	loads    map[string]*loadRun
+	holds    map[string]*httpClient
 }
 
 var errUsage = errors.New("usage")
@@ -163,7 +176,7 @@ func setUp(env *testscript.Env, bin string) error {
 	if err != nil {
 		return err
 	}
-	s := &scriptRun{dir: dir, heard: make(chan string, 1<<12), loads: map[string]*loadRun{}}
+	s := &scriptRun{dir: dir, heard: make(chan string, 1<<12), loads: map[string]*loadRun{}, holds: map[string]*httpClient{}}
 	env.Values[scriptKey{}] = s
 	ctx, cancel := context.WithTimeout(context.Background(), scriptLimit)
 	s.ctx = ctx
@@ -409,6 +422,24 @@ func (s *scriptRun) signal(args []string) error {
 	return fmt.Errorf("cannot signal %q: not in the background", args[1])
 }
 
+// restarts FROM TO restarts hotwrap until generation TO serves; FROM is the first that this starts. Each
+// HUP waits until its predecessor's generation serves.
+func (s *scriptRun) restarts(args []string) error {
+	if s.neg || len(args) != 2 {
+		return errUsage
+	}
+	from, err1 := strconv.Atoi(args[0])
+	to, err2 := strconv.Atoi(args[1])
+	err := errors.Join(err1, err2)
+	for n := from; n <= to && err == nil; n++ {
+		err = s.signal([]string{"HUP", "hotwrap"})
+		if err == nil {
+			err = s.await([]string{fmt.Sprintf("generation %d serving", n)})
+		}
+	}
+	return err
+}
+
 // exits STATUS PROGRAM [ARG]... runs a program that must end with exactly this status.
 func (s *scriptRun) exits(args []string) error {
 	if s.neg || len(args) < 2 {
@@ -591,10 +622,17 @@ func (c *httpClient) ask() (string, error) {
 
 // exchange sends a request and reads its answer; last says that the server ends the connection.
 func (c *httpClient) exchange() (body string, last bool, err error) {
+	if err := c.send(); err != nil {
+		return "", true, err
+	}
+	return c.receive()
+}
+
+func (c *httpClient) send() (err error) {
 	if c.conn == nil {
 		c.conn, err = net.DialTimeout(c.network, c.addr, patience)
 		if err != nil {
-			return "", true, err
+			return err
 		}
 		c.read = bufio.NewReader(c.conn)
 	}
@@ -604,10 +642,14 @@ func (c *httpClient) exchange() (body string, last bool, err error) {
 		wish = "keep-alive"
 	}
 	_, err = fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: %s\r\n\r\n", c.path, wish)
-	if err == nil {
-		_, err = c.read.Peek(1)
-	}
 	if err != nil {
+		return fmt.Errorf("%w: %w", errUnanswered, err)
+	}
+	return nil
+}
+
+func (c *httpClient) receive() (body string, last bool, err error) {
+	if _, err := c.read.Peek(1); err != nil {
 		return "", true, fmt.Errorf("%w: %w", errUnanswered, err)
 	}
 	answer, err := http.ReadResponse(c.read, nil)
@@ -622,8 +664,47 @@ func (c *httpClient) exchange() (body string, last bool, err error) {
 	return string(text), answer.Close, err
 }
 
+// clientFor is the client of ADDR[/PATH], or of the path of a unix socket.
+func clientFor(text string) httpClient {
+	c := httpClient{network: "tcp", addr: text, path: "/"}
+	if strings.ContainsAny(text[:1], "/@") {
+		c.network = "unix"
+	} else if host, path, ok := strings.Cut(text, "/"); ok {
+		c.addr, c.path = host, "/"+path
+	}
+	return c
+}
+
+// hold start NAME ADDR[/PATH] sends a request and leaves it; hold stop NAME prints its answer.
+func (s *scriptRun) hold(args []string) error {
+	switch {
+	case len(args) == 3 && args[0] == "start" && !s.neg && s.holds[args[1]] == nil:
+		c := clientFor(args[2])
+		s.holds[args[1]] = &c
+		return c.send()
+	case len(args) != 2 || args[0] != "stop" || s.holds[args[1]] == nil:
+		return errUsage
+	}
+	c := s.holds[args[1]]
+	delete(s.holds, args[1])
+	defer c.conn.Close()
+	body, _, err := c.receive()
+	if _, err := io.WriteString(s.Stdout(), body); err != nil {
+		return err
+	}
+	switch {
+	case s.neg && err == nil:
+		return fmt.Errorf("%s was answered", args[1])
+	case s.neg:
+		s.Logf("[hold] %v", err)
+		return nil
+	}
+	return err
+}
+
 // loadRun is a number of clients that ask as fast as they are answered, until they are told to stop.
 type loadRun struct {
+	lost    int        // so many may fail
 	results chan error // one for each request
 	enough  chan int   // from load stop: the least number of requests
 	total   chan loadTally
@@ -634,8 +715,9 @@ type loadTally struct {
 	errors           []string // the first few
 }
 
-// load start NAME ADDR[/PATH] [-c CLIENTS] [-keepalive] [-again] returns once every client had its
-// first answer, or failure. load stop NAME [-min N] waits for N requests, and fails if one failed.
+// load start NAME ADDR[/PATH] [-c CLIENTS] [-keepalive] [-again] [-lost N] returns once every client had its
+// first answer, or failure. load stop NAME [-min N] waits for N requests, and fails if more failed than
+// -lost (0) allows.
 func (s *scriptRun) load(args []string) error {
 	switch {
 	case s.neg || len(args) < 2:
@@ -656,16 +738,13 @@ func (s *scriptRun) loadStart(name string, args []string) error {
 	clients := flags.Int("c", 2, "")
 	keep := flags.Bool("keepalive", false, "")
 	again := flags.Bool("again", false, "")
+	lost := flags.Int("lost", 0, "")
 	if err := flags.Parse(args[1:]); err != nil || flags.NArg() > 0 || *clients < 1 {
 		return errUsage
 	}
-	c := httpClient{network: "tcp", addr: args[0], path: "/", keep: *keep, again: *again}
-	if strings.ContainsAny(args[0][:1], "/@") {
-		c.network = "unix"
-	} else if host, path, ok := strings.Cut(args[0], "/"); ok {
-		c.addr, c.path = host, "/"+path
-	}
-	l := &loadRun{results: make(chan error), enough: make(chan int, 1), total: make(chan loadTally, 1)}
+	c := clientFor(args[0])
+	c.keep, c.again = *keep, *again
+	l := &loadRun{lost: *lost, results: make(chan error), enough: make(chan int, 1), total: make(chan loadTally, 1)}
 	s.loads[name] = l
 	ctx, cancel := context.WithTimeout(s.ctx, loadLimit)
 	begun := make(chan struct{})
@@ -720,7 +799,7 @@ func (l *loadRun) count(cancel context.CancelFunc) {
 				t.errors = append(t.errors, fmt.Sprintf("request %d after %v: %v", t.requests, time.Since(start), err))
 			}
 		}
-		if t.requests >= most || t.failed >= loadErrors {
+		if t.requests >= most || t.failed >= loadErrors+l.lost {
 			cancel()
 		}
 	}
@@ -740,7 +819,7 @@ func (s *scriptRun) loadStop(name string, args []string) error {
 	for _, text := range t.errors {
 		fmt.Fprintln(s.Stdout(), text)
 	}
-	if t.failed > 0 {
+	if t.failed > l.lost {
 		return fmt.Errorf("load %q: %d of %d requests failed", name, t.failed, t.requests)
 	}
 	if t.requests < *least {

@@ -6,9 +6,11 @@ package main
 // the worker's own tree; where nothing can be seen, its word is enough, or that it lives.
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -91,6 +93,10 @@ func (s *supervisor) executed(ev event) {
 	w.Needs &^= needExec
 	if ev.err != nil {
 		w.ExecErr, w.ExecCode = ev.err.Error(), execStatus(ev.err)
+		var errno syscall.Errno
+		if errors.As(ev.err, &errno) {
+			w.ExecErrno = int(errno)
+		}
 	}
 	if w.Reaped { // its end was heard first
 		s.ended(g, w)
@@ -132,7 +138,7 @@ func (s *supervisor) noticed(ev event) {
 		w.Says = n.status
 		s.say(verbose("generation %d says %q", g.Number, n.status))
 	}
-	if n.by == "notify" && n.mainPID > 0 && s.world.owns(w, notice{pid: n.mainPID}) {
+	if n.by == "notify" && n.mainPID > 0 && s.world.owns(w, notice{pid: n.mainPID, uid: -1}) {
 		w.Main = n.mainPID
 	}
 	if n.extend > 0 {

@@ -73,6 +73,8 @@ type request struct {
 	Ask   ask    `json:"ask"`
 	Cause string `json:"cause"`         // "SIGHUP"
 	Who   string `json:"who,omitempty"` // who asked, where that is known
+
+	Watch *trigger `json:"watch,omitempty"` // what the watch found, if it asked
 }
 
 // joins tells whether q can be answered by the same generation as r.
@@ -145,7 +147,8 @@ type state struct {
 	Helped      bool          `json:"helped,omitempty"`    // looks need the program's own user id
 	Hinted      []string      `json:"hinted,omitempty"`    // listeners of its own that the program was named for
 	Heartbeat   instant       `json:"heartbeat,omitempty"` // the next word for hotwrap's own watchdog
-	Unserved    []string      `json:"unserved,omitempty"`  // listeners that it was named for not watching
+	Rebuild     rebuilding    `json:"rebuild"`
+	Unserved    []string      `json:"unserved,omitempty"` // listeners that it was named for not watching
 }
 
 // limits is what the supervisor is told once, on the command line.
@@ -163,35 +166,43 @@ type limits struct {
 	overlap      bool
 	check        bool
 	listeners    []string      // names
+	watch        bool          // somebody watches for builds
+	wait         bool          // at a terminal: a program that fails at first is waited for
+	build        bool          // --build runs before the first start
 	heartbeat    time.Duration // hotwrap's own watchdog wants a word this often; 0 none
 }
 
 // world is what the supervisor needs of the world, so that tests can be the world. No function blocks:
 // what takes time answers with an event.
 type world struct {
-	now     func() instant
-	prepare func(g *generation, predecessor *generation)        // answers evPrepared
-	check   func(g *generation) (pid int, err error)            // answers evChild
-	spawn   func(g *generation, w *worker) (pid int, err error) // answers evExec, then evNotice
-	stale   func(g *generation) bool                            // another build lies on disk
-	reap    func() []death                                      // all that ended since, strangers too
-	look    func(w *worker, helped bool)                        // answers evLook
-	survey  func(g *generation)                                 // answers evSurvey
-	signal  func(pid int, sig syscall.Signal)                   // one process
-	kill    func(group int, sig syscall.Signal)                 // a whole process group
-	empty   func(group int) bool                                // nobody is left in it
-	owns    func(w *worker, n notice) bool                      // the sender is in the worker's tree
-	halted  func(pid int) bool                                  // it is in state T
-	route   func(shares map[int]int)                            // generation → share of the new connections
-	refresh func()                                              // the listeners' own settings, after each ready
-	promote func(g *generation)                                 // it may live as long as anybody now (oom_score_adj)
-	repair  func(name string)                                   // a listener that a program spoilt
-	forget  func(w *worker)                                     // its sources end
-	release func(g *generation)                                 // its pins are let go
-	closing func()                                              // the stop has begun: balancers shall see refusals
-	alive   func()                                              // hotwrap's own manager wants to hear that the loop runs
-	answer  func(v verdict)                                     // a request has its verdict
-	say     func(m message)                                     // one line, and the same upward
+	now        func() instant
+	prepare    func(g *generation, predecessor *generation)        // answers evPrepared
+	check      func(g *generation) (pid int, err error)            // answers evChild
+	spawn      func(g *generation, w *worker) (pid int, err error) // answers evExec, then evNotice
+	stale      func(g *generation) bool                            // another build lies on disk
+	reap       func() []death                                      // all that ended since, strangers too
+	look       func(w *worker, helped bool)                        // answers evLook
+	survey     func(g *generation)                                 // answers evSurvey
+	signal     func(pid int, sig syscall.Signal)                   // one process
+	kill       func(group int, sig syscall.Signal)                 // a whole process group
+	empty      func(group int) bool                                // nobody is left in it
+	owns       func(w *worker, n notice) bool                      // the sender is in the worker's tree
+	halted     func(pid int) bool                                  // it is in state T
+	route      func(shares map[int]int)                            // generation → share of the new connections
+	refresh    func()                                              // the listeners' own settings, after each ready
+	promote    func(g *generation)                                 // it may live as long as anybody now (oom_score_adj)
+	repair     func(name string)                                   // a listener that a program spoilt
+	forget     func(w *worker)                                     // its sources end
+	release    func(g *generation)                                 // its pins are let go
+	closing    func()                                              // the stop has begun: balancers shall see refusals
+	build      func() (pid int, err error)                         // runs --build; answers evChild
+	built      func()                                              // tells the watch that it ended
+	runs       func(build string)                                  // tells the watch what was started
+	watchAgain func()                                              // asks the watch to look now
+	clear      func()                                              // clears the screen
+	alive      func()                                              // hotwrap's own manager wants to hear that the loop runs
+	answer     func(v verdict)                                     // a request has its verdict
+	say        func(m message)                                     // one line, and the same upward
 }
 
 // supervisor owns all state; only run and what it calls may touch it.
@@ -213,6 +224,7 @@ const (
 	evLook     eventKind = "look"     // what a look at a worker saw
 	evSurvey   eventKind = "survey"   // a draining generation's connections
 	evChild    eventKind = "child"    // a process ended
+	evChanged  eventKind = "changed"  // the watch found something new
 	evSpoilt   eventKind = "spoilt"   // a listener may have been spoilt
 )
 
@@ -228,6 +240,7 @@ type event struct {
 	notice   notice
 	sight    sight
 	open     []connection // evSurvey
+	trigger  trigger      // evChanged
 	name     string       // evSpoilt: the listener
 }
 
@@ -263,6 +276,8 @@ func (s *supervisor) step(ev event) {
 			s.exited(d)
 		}
 		s.sweep()
+	case evChanged:
+		s.changed(ev.trigger)
 	case evSpoilt:
 		s.world.repair(ev.name)
 	}
@@ -270,12 +285,18 @@ func (s *supervisor) step(ev event) {
 }
 
 // done tells whether everything that was started has ended and hotwrap may go.
-func (s *supervisor) done() bool { return s.Ending && len(s.Generations) == 0 }
+func (s *supervisor) done() bool {
+	return s.Ending && len(s.Generations) == 0 && s.Rebuild.PID == 0
+}
 
 // start begins the first generation.
 func (s *supervisor) start(cause string) {
 	if s.limits.heartbeat > 0 {
 		s.Heartbeat = s.world.now()
+	}
+	if s.limits.build {
+		s.startBuild()
+		return
 	}
 	s.begin([]request{{Ask: askRestart, Cause: cause}})
 }
@@ -328,6 +349,9 @@ func (s *supervisor) askedStop(r request) {
 		return
 	}
 	s.Stop, s.Ending = &stopping{Cause: r.Cause, Since: now}, true
+	if s.Rebuild.PID != 0 {
+		s.world.kill(s.Rebuild.PID, syscall.SIGKILL)
+	}
 	s.answerAll(s.Pending, stopped, 0, "hotwrap is stopping")
 	s.Pending = nil
 	if s.Restart != nil {
@@ -397,6 +421,10 @@ func (s *supervisor) begin(rs []request) {
 		s.say(verbose("restart begins").with("by", g.Cause).tell(upReloading))
 	}
 	s.Generations = append(s.Generations, g)
+	if t := rs[len(rs)-1].Watch; t != nil {
+		s.world.clear()
+		s.say(info("%s; starting %d", t, g.Number))
+	}
 	s.world.prepare(g, p)
 }
 
@@ -418,10 +446,13 @@ func (s *supervisor) prepared(ev event) {
 		return
 	}
 	if ev.err != nil {
-		s.fail(g, ev.err.Error(), execStatus(ev.err))
-		s.remedy(ev.err)
+		if !s.notYet(g, ev.err) {
+			s.fail(g, ev.err.Error(), execStatus(ev.err))
+			s.remedy(ev.err)
+		}
 		return
 	}
+	s.world.runs(g.Image.Build)
 	for _, text := range ev.warnings {
 		s.say(warning("%s", text))
 	}
@@ -470,7 +501,7 @@ func (s *supervisor) startWorkers(g *generation) {
 func (s *supervisor) spawn(g *generation, i int) (*worker, error) {
 	now := s.world.now()
 	s.Serials++
-	w := &worker{Serial: s.Serials, Slot: i, State: workerStarting, Started: now, Pause: lookFirst}
+	w := &worker{Serial: s.Serials, Slot: i, State: workerStarting, Started: now, Pause: lookFirst, Beat: g.beat()}
 	w.Wants = s.wants(g)
 	w.Needs = w.Wants
 	pid, err := s.world.spawn(g, w)
@@ -521,6 +552,7 @@ func (s *supervisor) switchTo(g *generation) {
 	r := s.Restart
 	p := s.generation(r.Predecessor)
 	g.State, g.Deadline = genServing, 0
+	s.Rebuild.Overtaken, s.Rebuild.NotYet, s.Rebuild.Bad = 0, 0, ""
 	s.world.route(map[int]int{g.Number: 1})
 	s.world.promote(g)
 	s.answerAll(r.Requests, promoted, g.Number, "")
@@ -530,6 +562,9 @@ func (s *supervisor) switchTo(g *generation) {
 	case p.Fallback || len(p.Workers) == 0:
 		s.say(info("generation %d serving", g.Number).tell(upReady))
 		p.State, p.Fallback = genDraining, false
+		if p.Drain == 0 { // it died before it was told to
+			p.Drain = s.world.now()
+		}
 		s.emptied(p)
 	default:
 		s.drain(p, s.limits.drainTimeout)
@@ -545,7 +580,12 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 		text = reason // nothing ran: it is hotwrap that cannot start
 	}
 	p := s.generation(s.Restart.Predecessor)
+	if g.Image != nil {
+		s.Rebuild.Bad = g.Image.Build
+	}
 	switch {
+	case first && s.limits.wait:
+		s.waits(text)
 	case first:
 		s.Ending, s.Status = true, status
 		s.say(failure("%s", text))
@@ -557,7 +597,7 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 		s.say(warning("%s", text).tell(upReady))
 	}
 	s.abandon(g, failed, reason)
-	if first {
+	if first && s.Ending {
 		s.answerAll(s.Pending, failed, 0, reason)
 		s.Pending = nil
 	}
@@ -604,7 +644,7 @@ func (s *supervisor) next() {
 func (s *supervisor) revive(p *generation) {
 	now := s.world.now()
 	s.Restart = nil
-	p.State, p.Fallback, p.Deadline, p.Report = genServing, false, 0, 0
+	p.State, p.Fallback, p.Deadline, p.Report, p.Drain = genServing, false, 0, 0, 0
 	for i := range p.Slots {
 		p.Slots[i] = slot{Start: now}
 	}
@@ -616,6 +656,10 @@ func (s *supervisor) due() {
 	now := s.world.now()
 	if s.Stop != nil && s.Stop.Delay.due(now) {
 		s.stopAll()
+	}
+	if s.Rebuild.Look.due(now) {
+		s.Rebuild.Look = 0
+		s.world.watchAgain()
 	}
 	if s.Heartbeat.due(now) {
 		s.Heartbeat = now.add(s.limits.heartbeat)
@@ -684,6 +728,9 @@ func (s *supervisor) dueWorker(g *generation, w *worker, now instant) {
 	if w.Limit.due(now) {
 		if w.State == workerStarting {
 			w.Blame = "not ready after " + brief(now.since(w.Started))
+		} else {
+			s.say(warning("what a worker of generation %d left behind did not end within %s, killed", g.Number,
+				brief(s.limits.drainTimeout)))
 		}
 		s.killWorker(w)
 	}
@@ -695,7 +742,7 @@ func (s *supervisor) dueWorker(g *generation, w *worker, now instant) {
 
 // deadlines are all instants at which something is due.
 func (s *supervisor) deadlines() []instant {
-	all := []instant{s.Heartbeat}
+	all := []instant{s.Heartbeat, s.Rebuild.Look}
 	if s.Stop != nil {
 		all = append(all, s.Stop.Delay)
 	}

@@ -42,11 +42,12 @@ type fakeWorld struct {
 	beating   map[int]bool // serials whose watchdog is armed
 	broken    bool         // a serving worker died by itself: fewer than N may be ready
 	spawnErr  error
-	reloading int // RELOADING without its READY
+	disk      string // the build that lies on disk
+	reloading int    // RELOADING without its READY
 }
 
 func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
-	f := &fakeWorld{t: t, clock: clock, answers: map[int]result{}, asked: map[int]bool{}, beating: map[int]bool{}, pids: 100}
+	f := &fakeWorld{t: t, clock: clock, answers: map[int]result{}, asked: map[int]bool{}, beating: map[int]bool{}, pids: 100, disk: "abc"}
 	f.s = &supervisor{limits: l, world: f.world()}
 	return f
 }
@@ -68,7 +69,8 @@ func (f *fakeWorld) world() world {
 		halted:  func(int) bool { return false },
 		route:   f.route,
 		refresh: func() {}, promote: func(*generation) {}, repair: func(string) {}, forget: func(*worker) {},
-		release: func(*generation) {}, closing: func() {}, alive: func() {},
+		release: func(*generation) {}, closing: func() {}, alive: func() {}, clear: func() {},
+		build: func() (int, error) { return f.start(0, 0, true) }, built: func() {}, runs: func(string) {}, watchAgain: func() {},
 		answer: f.answer,
 		say:    f.say,
 	}
@@ -234,6 +236,7 @@ func (f *fakeWorld) ask(what ask, cause string) {
 
 func (f *fakeWorld) step(ev event) {
 	f.s.step(ev)
+	f.s.step(event{kind: evTime}) // one deadline may have hidden another; run comes back at once then
 	f.check()
 }
 
@@ -246,7 +249,7 @@ func (f *fakeWorld) prepared(err error) {
 	f.preparing = f.preparing[1:]
 	ev := event{kind: evPrepared, number: n, err: err}
 	if err == nil {
-		ev.image = &image{Build: "abc", Path: "/app", StopSignal: syscall.SIGTERM, Argv: []string{"app"}}
+		ev.image = &image{Build: f.disk, Path: "/app", StopSignal: syscall.SIGTERM, Argv: []string{"app"}}
 	}
 	f.step(ev)
 }
@@ -585,6 +588,136 @@ func TestNoOverlap(t *testing.T) {
 	f.want("3 serving")
 }
 
+// withWatch is a world whose first generation serves and whose program is watched.
+func withWatch(t *testing.T) *fakeWorld {
+	l := defaultLimits()
+	l.watch = true
+	return started(t, l)
+}
+
+// TestOvertake: a newer build stops the candidate of an older one, but not for ever; what serves
+// already, and what has failed already, is not started again.
+func TestOvertake(t *testing.T) {
+	f := withWatch(t)
+	for n := range 3 {
+		f.disk = fmt.Sprintf("build%d", n)
+		f.changed()
+		f.prepared(nil)
+		f.exec()
+	}
+	f.want("1 serving", "2 failed", "3 failed", "4 starting")
+	f.obey()
+	f.disk = "build3"
+	f.changed()
+	f.prepared(nil)
+	f.want("1 serving", "4 failed", "5 starting")
+	f.disk = "build4"
+	f.changed() // the fourth in a row waits
+	f.want("1 serving", "4 failed", "5 starting")
+	f.serve()
+	f.advance(time.Second)
+	f.serve()
+	f.advance(time.Second)
+	f.surveyed()
+	f.surveyed()
+	f.obey()
+	f.want("6 serving")
+
+	f.changed() // the same again
+	f.want("6 serving")
+	f.disk = "bad"
+	f.changed()
+	f.prepared(nil)
+	f.exec()
+	f.exit(exitStatus{Code: 1})
+	f.changed() // it has failed
+	f.want("6 serving")
+	f.wantSaid("build bad again, which failed before")
+	f.ask(askRestart, "SIGHUP") // but an order may try
+	f.want("6 serving", "8 starting")
+}
+
+// TestBackAndForth: a change that is taken back while its candidate starts leaves what serves alone.
+func TestBackAndForth(t *testing.T) {
+	f := withWatch(t)
+	f.disk = "new"
+	f.changed()
+	f.prepared(nil)
+	f.exec()
+	f.disk = "abc"
+	f.changed()
+	f.obey()
+	f.want("1 serving")
+	if f.s.Numbers != 2 {
+		f.fatalf("%d generations", f.s.Numbers)
+	}
+}
+
+// TestNotYet: a file that cannot be executed yet is no failure, until it has been one for long.
+func TestNotYet(t *testing.T) {
+	f := withWatch(t)
+	again := 0
+	f.s.world.watchAgain = func() {
+		again++
+		f.s.step(event{kind: evChanged, trigger: trigger{name: "app", to: "new", program: true}})
+	}
+	f.disk = "new"
+	f.changed()
+	for range notYetPatience {
+		f.prepared(cannotStart("./app", syscall.ETXTBSY))
+		f.advance(notYetMost)
+	}
+	if again != notYetPatience {
+		f.fatalf("looked again %d times", again)
+	}
+	f.prepared(cannotStart("./app", syscall.ETXTBSY))
+	f.wantSaid(`failed: cannot start "./app": text file busy`)
+	f.want("1 serving")
+}
+
+// TestWaits: at a terminal a program that fails at first is waited for.
+func TestWaits(t *testing.T) {
+	l := defaultLimits()
+	l.watch, l.wait = true, true
+	f := newFakeWorld(t, l, func() instant { return 1 })
+	f.s.start("start")
+	f.prepared(cannotStart("./app", syscall.ENOENT))
+	f.wantSaid("no such file or directory; waiting for the next build")
+	if f.s.done() {
+		f.fatalf("hotwrap ends")
+	}
+	f.disk = "new"
+	f.changed()
+	f.serve()
+	f.want("2 serving")
+}
+
+// TestBuild: --build runs before the first start and at each change of a source; the newest change
+// stops a running one; one that fails leaves what serves alone.
+func TestBuild(t *testing.T) {
+	l := defaultLimits()
+	l.watch, l.build = true, true
+	f := newFakeWorld(t, l, func() instant { return 1 })
+	f.s.start("start")
+	if len(f.preparing) != 0 {
+		f.fatalf("started before it was built")
+	}
+	built := func(status exitStatus) { f.exit(status) }
+	built(exitStatus{})
+	f.serve()
+	f.want("1 serving")
+	source := event{kind: evChanged, trigger: trigger{what: "main.go", sources: true}}
+	f.step(source)
+	f.step(source) // the first run is killed
+	f.step(event{kind: evChild})
+	if len(f.procs) != 4 || !f.procs[2].dead {
+		f.fatalf("%d processes", len(f.procs))
+	}
+	built(exitStatus{Code: 2})
+	f.wantSaid("main.go changed; building", "the build starts again", "the build failed: exited 2", "generation 1 serves on")
+	f.want("1 serving")
+}
+
 // TestStop: a stop drains, kills at its limit, and hotwrap's status says which it was.
 func TestStop(t *testing.T) {
 	cases := map[string]struct {
@@ -738,6 +871,9 @@ func FuzzStep(f *testing.F) {
 		if script[0]&32 != 0 {
 			l.stopDelay = 2 * time.Second
 		}
+		l.watch = script[0]&64 != 0
+		l.wait = l.watch && script[0]&128 != 0
+		l.build = l.wait && l.check
 		w := newFakeWorld(t, l, func() instant { return 1 })
 		w.s.start("start")
 		for _, b := range script[1:] {
@@ -819,7 +955,19 @@ func (f *fakeWorld) play(b byte) {
 		f.ask(askKill, "order")
 	case 26:
 		f.step(event{kind: evChild})
+	case 27, 28:
+		f.disk = fmt.Sprintf("build%d", which)
+		f.changed()
+	case 29:
+		f.step(event{kind: evChanged, trigger: trigger{what: "main.go", sources: true}})
+	case 30:
+		f.prepared(cannotStart("./app", syscall.ETXTBSY))
 	}
+}
+
+// changed lets the watch find what lies on disk.
+func (f *fakeWorld) changed() {
+	f.step(event{kind: evChanged, trigger: trigger{name: "app", to: f.disk, program: true}})
 }
 
 // roundTrip goes on with what snapshot wrote.
@@ -847,6 +995,13 @@ func (f *fakeWorld) finish() {
 	}
 	if r := f.s.Restart; !f.s.done() && !f.s.Ending && (r != nil || len(f.s.Pending) > 0) {
 		f.fatalf("a restart never ends")
+	}
+	if f.s.limits.wait && !f.s.Ending && f.s.serving() == nil {
+		f.disk = "good"
+		f.changed()
+		for range 50 {
+			f.settle()
+		}
 	}
 	if !f.s.Ending && f.s.serving() == nil {
 		f.fatalf("nobody serves in the end")

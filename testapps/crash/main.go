@@ -1,14 +1,13 @@
-// Command crash ends with STATUS (7), or of signal SIGNAL, after AFTER (at once).
+// Command crash exits with STATUS (7), or dies of SIGNAL ("SEGV"), AFTER a time (at once).
 package main
 
 import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"hotwrap/testapps/internal/app"
 )
@@ -18,12 +17,21 @@ func main() {
 	time.Sleep(app.Duration("AFTER", 0))
 	fmt.Fprintln(os.Stderr, "crash: told to")
 	if name := os.Getenv("SIGNAL"); name != "" {
-		_ = syscall.Kill(os.Getpid(), unix.SignalNum("SIG"+name))
-		select {}
+		die(strings.TrimPrefix(name, "SIG"))
 	}
-	status, err := strconv.Atoi(os.Getenv("STATUS"))
-	if err != nil {
-		status = 7
+	status := 7
+	if text := os.Getenv("STATUS"); text != "" {
+		var err error
+		if status, err = strconv.Atoi(text); err != nil {
+			app.Fail(fmt.Errorf("cannot read STATUS: %w", err))
+		}
 	}
 	os.Exit(status)
+}
+
+// die becomes a shell, in this same process, that dies of the signal: the Go
+// runtime would turn SEGV, ABRT or QUIT into a trace and exit status 2.
+func die(name string) {
+	script := []string{"sh", "-c", "ulimit -c 0; kill -s " + name + " $$"}
+	app.Fail(fmt.Errorf("cannot die of %q: %w", name, syscall.Exec("/bin/sh", script, os.Environ())))
 }

@@ -1,5 +1,5 @@
-// Command echo is an HTTP server that does everything right: it inherits its sockets, says when it is
-// ready, answers with its generation, and drains.
+// Command echo serves HTTP on every listener it inherits, says that it is
+// ready, and on TERM drains without losing a request.
 package main
 
 import (
@@ -8,14 +8,15 @@ import (
 	"hotwrap/testapps/internal/app"
 )
 
-// build is set by the linker, so that two builds can be told apart.
-var build = "dev"
+var build = "dev" // set by -ldflags "-X main.build=..."
 
 func main() {
 	app.Lifeline()
-	if where := os.Getenv("ELSEWHERE"); where != "" { // a second port that hotwrap does not know
-		app.Elsewhere(where)
+	if addr := os.Getenv("ELSEWHERE"); addr != "" { // a second port
+		app.Elsewhere(addr)
 	}
-	app.Say("READY=1\nSTATUS=serving")
-	app.Run(build)
+	stop := app.Stop()
+	listeners := app.Open() // from here on the runtime polls them
+	app.Notify("READY=1\nSTATUS=serving")
+	app.Serve(app.Server(build), listeners, stop, app.Idle())
 }

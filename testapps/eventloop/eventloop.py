@@ -2,6 +2,7 @@
 
 One thread accepts and answers without ever blocking, so it stands still if
 anyone sets the shared socket to blocking. BOOT=SECONDS makes it slow to start.
+It says nothing: that it is ready must be seen.
 """
 
 import asyncio
@@ -9,13 +10,14 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 
-IDLE = 1.0  # seconds that an unused keep-alive connection stays open while draining
+IDLE = 1.0  # seconds that an unused connection may hold up a drain
 
-tasks = set()  # one for each open connection
-quiet = set()  # connections without a request
 stop = asyncio.Event()
+tasks = set()  # one for each connection
+unused = set()  # connections without a request
 
 
 async def serve(reader, writer):
@@ -23,15 +25,15 @@ async def serve(reader, writer):
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
         last = False
         while not last:
-            quiet.add(writer)
+            unused.add(writer)
             head = await reader.readuntil(b"\r\n\r\n")
-            quiet.discard(writer)
+            unused.discard(writer)
             last = stop.is_set() or b"\r\nconnection: close" in head.lower()
-            body = f"generation {os.environ.get('HOTWRAP_GENERATION')} pid {os.getpid()}\n"
             close = "Connection: close\r\n" if last else ""
+            body = f"generation {os.environ.get('HOTWRAP_GENERATION')} pid {os.getpid()}\n"
             writer.write(f"HTTP/1.1 200 OK\r\n{close}Content-Length: {len(body)}\r\n\r\n{body}".encode())
             await writer.drain()
-    quiet.discard(writer)
+    unused.discard(writer)
     writer.close()
     tasks.discard(asyncio.current_task())
 
@@ -42,20 +44,35 @@ async def main():
     sock = socket.socket(fileno=3)
     server = await asyncio.start_server(serve, sock=sock, backlog=4096)
     await stop.wait()
-    # close() makes asyncio drop what it accepted in this turn of its loop:
-    # stop accepting first, let that turn end, then close.
+    # A closed server drops what it accepted in the same turn of the loop. So:
+    # accept no more, let that turn end, close.
     loop.remove_reader(sock)
     await asyncio.sleep(0)
     server.close()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the last ones are tasks now
     if tasks:
         await asyncio.wait(tasks, timeout=IDLE)
-    for writer in quiet:  # a request that has arrived is still read, and answered
+    for writer in list(unused):  # a request that has arrived is still read, and answered
         with contextlib.suppress(OSError):
             writer.get_extra_info("socket").shutdown(socket.SHUT_RD)
     if tasks:
         await asyncio.wait(tasks)
 
 
+def lifeline(path):
+    """End with the test that started this: it holds the other end of the fifo."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(fd, True)
+
+    def wait():
+        while os.read(fd, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if path := os.environ.get("TESTAPP_LIFELINE"):
+    lifeline(path)
 time.sleep(float(os.environ.get("BOOT", 0)))
 asyncio.run(main())

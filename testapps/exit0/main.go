@@ -1,4 +1,4 @@
-// Command exit0 ends at once, and well: before it was ever ready.
+// Command exit0 ends at once, successfully and without having served.
 package main
 
 func main() {}

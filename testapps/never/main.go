@@ -1,4 +1,4 @@
-// Command never inherits its sockets, accepts nothing, says nothing, and ends on TERM.
+// Command never holds what it inherits, serves nobody, says nothing, and ends on TERM.
 package main
 
 import "hotwrap/testapps/internal/app"

@@ -1,9 +1,12 @@
-// Command quiet serves like echo but never says so: that it is ready must be seen.
+// Command quiet serves like echo and says nothing: that it is ready must be seen.
 package main
 
 import "hotwrap/testapps/internal/app"
 
+var build = "dev" // set by -ldflags "-X main.build=..."
+
 func main() {
 	app.Lifeline()
-	app.Run("quiet")
+	stop := app.Stop()
+	app.Serve(app.Server(build), app.Open(), stop, app.Idle())
 }

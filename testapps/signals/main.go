@@ -1,5 +1,5 @@
-// Command signals prints its pid and then the name of each signal that it gets; TERM ends it. It
-// serves nothing.
+// Command signals prints "ready (pid: N)" and then every signal it gets, a line
+// each, until TERM. It serves nothing.
 package main
 
 import (
@@ -13,21 +13,23 @@ import (
 	"hotwrap/testapps/internal/app"
 )
 
+// caught is every signal that a supervisor might send. Not URG, which the Go
+// runtime sends to itself, and not CHLD.
+var caught = []os.Signal{
+	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
+	syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU,
+	syscall.SIGWINCH, syscall.SIGIO, syscall.SIGPIPE, syscall.SIGXCPU, syscall.SIGXFSZ,
+}
+
 func main() {
 	app.Lifeline()
-	all := make(chan os.Signal, 64)
-	for n := 1; n < 32; n++ {
-		if sig := syscall.Signal(n); sig != syscall.SIGURG { // the Go runtime's own
-			signal.Notify(all, sig)
-		}
-	}
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, caught...)
 	fmt.Printf("ready (pid: %d)\n", os.Getpid())
-	app.Say("READY=1")
-	for sig := range all {
-		number, _ := sig.(syscall.Signal)
-		fmt.Println(unix.SignalName(number))
-		app.Say("STATUS=got " + unix.SignalName(number))
-		if sig == syscall.SIGTERM {
+	app.Notify("READY=1")
+	for s := range signals {
+		fmt.Println(unix.SignalName(s.(syscall.Signal)))
+		if s == syscall.SIGTERM {
 			return
 		}
 	}

@@ -1,24 +1,24 @@
-// Command slow takes DELAY (2s) before it serves and says so; with EXTEND it asks for that time first.
+// Command slow serves like echo, but only DELAY (2s) after its start; with
+// EXTEND set to a duration it asks for that much more time first.
 package main
 
 import (
 	"fmt"
-	"os"
 	"time"
 
 	"hotwrap/testapps/internal/app"
 )
 
+var build = "dev" // set by -ldflags "-X main.build=..."
+
 func main() {
 	app.Lifeline()
-	if d := app.Duration("EXTEND", 0); d > 0 {
-		app.Say(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
+	if extend := app.Duration("EXTEND", 0); extend > 0 {
+		app.Notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", extend.Microseconds()))
 	}
-	select {
-	case <-time.After(app.Duration("DELAY", 2*time.Second)):
-	case <-app.Stop():
-		os.Exit(0)
-	}
-	app.Say("READY=1")
-	app.Run("slow")
+	time.Sleep(app.Duration("DELAY", 2*time.Second)) // TERM ends it meanwhile
+	stop := app.Stop()
+	listeners := app.Open()
+	app.Notify("READY=1\nSTATUS=serving")
+	app.Serve(app.Server(build), listeners, stop, app.Idle())
 }

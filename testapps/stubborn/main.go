@@ -1,18 +1,19 @@
-// Command stubborn serves and ignores every polite way to end it.
+// Command stubborn serves like echo and ignores TERM, INT and QUIT.
 package main
 
 import (
-	"net/http"
 	"os/signal"
 	"syscall"
 
 	"hotwrap/testapps/internal/app"
 )
 
+var build = "dev" // set by -ldflags "-X main.build=..."
+
 func main() {
-	app.Lifeline()
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	app.Lifeline()
 	listeners := app.Open()
-	app.Say("READY=1")
-	app.Serve(&http.Server{Handler: app.Handler("stubborn")}, listeners, make(chan struct{}), app.Idle)
+	app.Notify("READY=1\nSTATUS=serving")
+	app.Serve(app.Server(build), listeners, nil, app.Idle())
 }

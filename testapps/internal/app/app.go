@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// Listeners returns the sockets this process was handed (sd_listen_fds(3)):
-// LISTEN_FDS of them from descriptor 3 on, if LISTEN_PID says they are meant
-// for this very process. A program that starts others unsets the three names.
+// Listeners returns the sockets that this process was handed, LISTEN_FDS of
+// them from descriptor 3 on (sd_listen_fds(3)). None are its own unless
+// LISTEN_PID names it: the variables may be left over from an ancestor.
 func Listeners() ([]net.Listener, error) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, nil
@@ -30,7 +30,7 @@ func Listeners() ([]net.Listener, error) {
 		file := os.NewFile(uintptr(fd), "listener")
 		l, err := net.FileListener(file)
 		if err != nil {
-			return nil, fmt.Errorf("cannot listen on descriptor %d: %w", fd, err)
+			return nil, fmt.Errorf("cannot accept on descriptor %d: %w", fd, err)
 		}
 		_ = file.Close() // FileListener made a copy
 		listeners = append(listeners, l)
@@ -38,22 +38,43 @@ func Listeners() ([]net.Listener, error) {
 	return listeners, nil
 }
 
+// Open returns the inherited listeners. Without any it listens on ADDR, or on
+// a free port of the loopback, and says on stderr where.
+func Open() []net.Listener {
+	listeners, err := Listeners()
+	if err != nil {
+		Fail(err)
+	}
+	if len(listeners) > 0 {
+		return listeners
+	}
+	addr := os.Getenv("ADDR")
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		Fail(fmt.Errorf("cannot listen on %q: %w", addr, err))
+	}
+	fmt.Fprintln(os.Stderr, l.Addr())
+	return []net.Listener{l}
+}
+
 // Notify tells the supervisor something, READY=1 above all (sd_notify(3)).
-// Without a supervisor that listens it does nothing.
-func Notify(text string) error {
-	path := os.Getenv("NOTIFY_SOCKET") // "@name" is an abstract one, which package net knows
+// It does nothing where nobody listens for it.
+func Notify(text string) {
+	path := os.Getenv("NOTIFY_SOCKET") // "@name" is an abstract address to package net too
 	if path == "" {
-		return nil
+		return
 	}
 	conn, err := net.Dial("unixgram", path)
 	if err != nil {
-		return fmt.Errorf("cannot notify: %w", err)
+		Fail(fmt.Errorf("cannot notify: %w", err))
 	}
 	defer conn.Close()
 	if _, err := io.WriteString(conn, text); err != nil {
-		return fmt.Errorf("cannot notify: %w", err)
+		Fail(fmt.Errorf("cannot notify: %w", err))
 	}
-	return nil
 }
 
 // Stop returns a channel that is closed when TERM comes.
@@ -68,9 +89,9 @@ func Stop() <-chan struct{} {
 	return stop
 }
 
-// Lifeline ends the process when the test that started it has ended: the test
+// Lifeline ends this process when the test that started it has ended: the test
 // holds the writing end of the fifo TESTAPP_LIFELINE. It is opened without
-// blocking, because a test that is gone already will never open it again.
+// waiting for a writer, because a test that is gone never opens it again.
 func Lifeline() {
 	path := os.Getenv("TESTAPP_LIFELINE")
 	if path == "" {
@@ -86,10 +107,13 @@ func Lifeline() {
 	}()
 }
 
-// Duration is the variable name read as a duration, or other where it is unset.
+// Idle is how long a connection that nobody uses may hold up a drain.
+func Idle() time.Duration { return Duration("IDLE", time.Second) }
+
+// Duration reads the variable name, which is other where it is not set.
 func Duration(name string, other time.Duration) time.Duration {
-	text, ok := os.LookupEnv(name)
-	if !ok || text == "" {
+	text := os.Getenv(name)
+	if text == "" {
 		return other
 	}
 	d, err := time.ParseDuration(text)
@@ -99,7 +123,7 @@ func Duration(name string, other time.Duration) time.Duration {
 	return d
 }
 
-// Fail says why on stderr and ends the process.
+// Fail ends the process and says why on stderr.
 func Fail(err error) {
 	fmt.Fprintln(os.Stderr, "testapp: error:", err)
 	os.Exit(1)

@@ -8,20 +8,22 @@ import (
 	"time"
 )
 
-// Serve serves on the listeners until stop is closed, then drains: what has
-// reached this process is answered, and only then does it return. Shutdown
-// alone drops a request that it reads after the call (golang.org/issue/75591).
+// Serve serves on the listeners until stop is closed, then answers what has
+// reached this process and returns. Connections that stay unused are given idle.
+//
+// Shutdown alone would drop a request that it reads after the call, on a fresh
+// connection too (golang.org/issue/75591), so it only comes last.
 func Serve(srv *http.Server, listeners []net.Listener, stop <-chan struct{}, idle time.Duration) {
 	handler := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case <-stop: // tell the client not to use this connection again
+		case <-stop: // the client is told not to use this connection again
 			w.Header().Set("Connection", "close")
 		default:
 		}
 		handler.ServeHTTP(w, r)
 	})
-	var open, accepting sync.WaitGroup
+	var accepting, open sync.WaitGroup
 	srv.ConnState = func(_ net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
@@ -35,14 +37,14 @@ func Serve(srv *http.Server, listeners []net.Listener, stop <-chan struct{}, idl
 	}
 	<-stop
 	for _, l := range listeners {
-		_ = l.Close() // our copy; new connections wait for the successor
+		_ = l.Close() // this process's copy; who connects now waits for the successor
 	}
-	accepting.Wait()
+	accepting.Wait() // what was accepted is counted
 	gone := make(chan struct{})
 	go func() { open.Wait(); close(gone) }()
-	select { // a connection that is used once more is closed by its answer
+	select {
 	case <-gone:
 	case <-time.After(idle):
 	}
-	_ = srv.Shutdown(context.Background()) // closes the idle, waits for the others
+	_ = srv.Shutdown(context.Background()) // closes the unused, waits for the others
 }
