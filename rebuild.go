@@ -1,0 +1,210 @@
+package main
+
+// This file is what the supervisor does when the watch finds something new: a restart that a newer
+// build may overtake, and --build before it.
+//
+// Its rules: the newest wins, but a stream of builds cannot starve every candidate; a build that failed
+// is not tried again until the file changes; a file that cannot be executed yet is no failure; a program
+// that is already what serves is not started again.
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+)
+
+const (
+	overtakenMost  = 3                     // candidates in a row that a newer build may stop
+	notYetFirst    = 50 * time.Millisecond // after a start that met a file not ready to be executed
+	notYetMost     = time.Second
+	notYetPatience = 10 // such starts in a row, then it is a failure like any other
+)
+
+// rebuilding is what the supervisor knows of watch and --build.
+type rebuilding struct {
+	PID       int     `json:"pid,omitempty"`       // of the --build run
+	Began     instant `json:"began,omitempty"`     // when it began
+	Again     bool    `json:"again,omitempty"`     // sources changed since: it is being stopped for another
+	Overtaken int     `json:"overtaken,omitempty"` // candidates in a row that were stopped for a newer build
+	Bad       string  `json:"bad,omitempty"`       // the build that failed last
+	Look      instant `json:"look,omitempty"`      // when the watch looks again at a file that was not ready
+	NotYet    int     `json:"not_yet,omitempty"`   // starts in a row that met such a file
+}
+
+// changed takes what the watch found.
+func (s *supervisor) changed(t trigger) {
+	switch {
+	case s.Ending:
+	case t.sources:
+		s.build(t)
+	case t.program && s.Rebuild.Bad != "" && t.to == s.Rebuild.Bad:
+		s.say(info("%s is build %s again, which failed before; HUP tries it all the same", t.name, t.to))
+		s.overtake(t, nil)
+	case t.program && s.serves(t.to):
+		s.say(verbose("%s is build %s again, which serves", t.name, t.to))
+		s.overtake(t, nil)
+	default:
+		s.overtake(t, &request{Ask: askRestart, Cause: "watch", Watch: &t})
+	}
+}
+
+// serves tells whether the serving generation is of a build.
+func (s *supervisor) serves(build string) bool {
+	g := s.serving()
+	return g != nil && g.Image != nil && g.Image.Build == build
+}
+
+// overtake lets a newer build stop the candidate of an older one, and asks for its own restart, if
+// it is to have one.
+func (s *supervisor) overtake(t trigger, r *request) {
+	if r == nil {
+		s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Watch != nil })
+	} else {
+		s.Pending = append(s.Pending, *r)
+	}
+	c := s.candidate()
+	byWatch := c != nil && !slices.ContainsFunc(s.Restart.Requests, func(r request) bool { return r.Watch == nil })
+	switch {
+	case c == nil:
+		s.next()
+	case t.program && c.Image != nil && c.Image.Build == t.to: // it is what the candidate was started from
+		s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Watch != nil })
+	case byWatch && s.Restart.Predecessor != 0 && s.Rebuild.Overtaken < overtakenMost:
+		s.Rebuild.Overtaken++
+		s.say(info("generation %d stopped for a newer build", c.Number))
+		s.abandon(c, superseded, "a newer build took its place")
+	}
+}
+
+// candidate is the generation that is getting ready, or on trial; nil if none is.
+func (s *supervisor) candidate() *generation {
+	if s.Restart == nil {
+		return nil
+	}
+	if g := s.generation(s.Restart.Successor); g != nil && (g.State == genStarting || g.State == genReady) {
+		return g
+	}
+	return nil
+}
+
+// notYet tells whether a watched program's file cannot be executed for now: somebody is still writing
+// it, most likely. The watch then looks again, soon and then less so.
+func (s *supervisor) notYet(g *generation, err error) bool {
+	var errno syscall.Errno
+	if !s.limits.watch || !errors.As(err, &errno) || g.Number == 1 || s.Rebuild.NotYet >= notYetPatience {
+		return false
+	}
+	switch errno {
+	case syscall.ETXTBSY, syscall.EACCES, syscall.ENOENT, syscall.ENOEXEC:
+	default:
+		return false
+	}
+	if slices.ContainsFunc(s.Restart.Requests, func(r request) bool { return r.Watch == nil }) {
+		return false // somebody else asked, and wants an answer now
+	}
+	pause := min(notYetFirst<<s.Rebuild.NotYet, notYetMost)
+	s.Rebuild.NotYet++
+	s.Rebuild.Look = s.world.now().add(pause)
+	s.say(verbose("generation %d not started yet: %v; looking again in %s", g.Number, err, brief(pause)))
+	s.world.runs("")
+	s.abandon(g, superseded, "the file is not ready to be executed")
+	return true
+}
+
+// waits ends a start without a predecessor: on a terminal hotwrap waits for the next build then.
+func (s *supervisor) waits(text string) {
+	s.say(failure("%s; waiting for the next build", text))
+}
+
+// build runs --build; a run that is under way is stopped first, since what it builds is stale.
+func (s *supervisor) build(t trigger) {
+	if s.Rebuild.PID != 0 {
+		if !s.Rebuild.Again {
+			s.Rebuild.Again = true
+			s.say(info("%s changed; the build starts again", t.what))
+			s.world.kill(s.Rebuild.PID, syscall.SIGKILL)
+		}
+		return
+	}
+	if t.what != "" {
+		s.say(info("%s changed; building", t.what))
+	}
+	s.startBuild()
+}
+
+func (s *supervisor) startBuild() {
+	pid, err := s.world.build()
+	if err != nil {
+		s.buildFailed(fmt.Sprintf("cannot run --build: %v", err), statusFailed)
+		return
+	}
+	s.Rebuild.PID, s.Rebuild.Began, s.Rebuild.Again = pid, s.world.now(), false
+}
+
+// buildEnded takes the end of --build: the first start, if that waited for it, or a look whether the
+// program is another now.
+func (s *supervisor) buildEnded(status exitStatus) {
+	took := brief(s.world.now().since(s.Rebuild.Began))
+	s.Rebuild.PID = 0
+	switch {
+	case s.Ending:
+	case s.Rebuild.Again:
+		s.startBuild()
+	case !status.ok():
+		s.world.built()
+		s.buildFailed(fmt.Sprintf("the build failed: %s after %s", status, took), status.shell())
+	default:
+		s.say(verbose("built").with("took", took))
+		s.world.built()
+		if s.Numbers == 0 {
+			s.begin([]request{{Ask: askRestart, Cause: "start"}})
+		} else {
+			s.world.watchAgain()
+		}
+	}
+}
+
+// buildFailed says that what serves goes on, and since when it does: so nobody debugs the old program
+// for the new one. Before the first start there is nothing to go on with.
+func (s *supervisor) buildFailed(text string, status int) {
+	g := s.serving()
+	switch {
+	case g != nil:
+		s.say(warning("%s; generation %d serves on, since %s ago", text, g.Number, brief(s.world.now().since(g.Started))))
+	case s.limits.wait:
+		s.waits(text)
+	case s.Numbers == 0:
+		s.say(failure("%s", text))
+		s.Ending, s.Status = true, status
+	default:
+		s.say(warning("%s", text))
+	}
+}
+
+// size writes a file's length for people.
+func size(n int64) string {
+	switch {
+	case n < 10_000:
+		return fmt.Sprintf("%d bytes", n)
+	case n < 1_000_000:
+		return fmt.Sprintf("%d kB", n/1000)
+	default:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+}
+
+// String says what changed: "myapp changed (a1b2c3 → d4e5f6, 8.4 MB)".
+func (t trigger) String() string {
+	switch {
+	case t.program && t.from != "":
+		return fmt.Sprintf("%s changed (%s → %s, %s)", t.name, t.from, t.to, size(t.size))
+	case t.program:
+		return fmt.Sprintf("%s changed (%s, %s)", t.name, t.to, size(t.size))
+	case t.what != "":
+		return t.what + " changed"
+	default:
+		return t.name + " changed"
+	}
+}
