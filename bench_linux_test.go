@@ -35,7 +35,7 @@ var benchBinaries = sync.OnceValues(func() (dir string, err error) {
 		return "", err
 	}
 	for _, args := range [][]string{
-		{"build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "hotwrap"), "."},
+		{"build", "-trimpath", "-tags", "urfave_cli_no_docs,urfave_cli_no_suggest", "-ldflags", "-s -w", "-o", filepath.Join(dir, "hotwrap"), "."},
 		{"build", "-trimpath", "-o", dir + "/", "./testapps/quiet"},
 	} {
 		cmd := exec.Command("go", args...)

@@ -496,11 +496,23 @@ func accepting(fd int) bool {
 
 // closeListeners closes them, and removes the unix paths that are still ours.
 func closeListeners(ls []*listener) {
+	removePaths(ls)
+	closeSockets(ls)
+}
+
+// closeSockets closes hotwrap's own descriptors only: programs may still hold theirs, and look at the path.
+func closeSockets(ls []*listener) {
+	for _, l := range ls {
+		_ = unix.Close(l.fd)
+	}
+}
+
+// removePaths removes the unix paths that are still ours.
+func removePaths(ls []*listener) {
 	for _, l := range ls {
 		if l.file != nil {
 			l.file.remove()
 		}
-		unix.Close(l.fd)
 	}
 }
 

@@ -144,7 +144,7 @@ func (s *supervisor) emptied(g *generation) {
 			s.replace(g)
 			return
 		}
-		s.say(info("generation %d gone", g.Number).with("status", g.Status.short()).
+		s.detail(info("generation %d gone", g.Number).with("status", g.Status.short()).
 			with("drained", s.world.now().since(g.Drain)))
 	case genFailed:
 		s.say(verbose("generation %d gone", g.Number))
@@ -315,7 +315,7 @@ func (s *supervisor) announce(g *generation, open []connection, known bool) {
 	serving := s.serving()
 	switch {
 	case serving != nil:
-		s.say(info("generation %d serving; %s", serving.Number, text).tell(upReady))
+		s.detail(info("generation %d serving; %s", serving.Number, text).tell(upReady))
 	case g.Fallback:
 		s.say(info("%s; then generation %d starts", text, s.Restart.Successor))
 	default:

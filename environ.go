@@ -163,8 +163,24 @@ func (p *program) expandAll(texts []string) []string {
 	return all
 }
 
-// checkPlaceholders refuses one that names no listener.
-func (p *program) checkPlaceholders(text string) error {
+// checkPlaceholders refuses one that names no listener. Of a variable only the name is told: its value may
+// be a secret.
+func (p *program) checkPlaceholders() error {
+	for _, text := range p.argv {
+		if err := p.checkText(text); err != nil {
+			return usage("%q: %v", text, err)
+		}
+	}
+	for _, kv := range p.env {
+		if err := p.checkText(kv); err != nil {
+			key, _, _ := strings.Cut(kv, "=")
+			return usage("--env %q: %v", key, err)
+		}
+	}
+	return nil
+}
+
+func (p *program) checkText(text string) error {
 	for _, found := range placeholder().FindAllString(text, -1) {
 		if _, err := p.placeholder(found); err != nil {
 			return err

@@ -102,6 +102,7 @@ type program struct {
 	envFile    string
 	env        []string // -e, with placeholders
 	check      string   // --check, for sh
+	build      string   // --build, for sh
 	stopSignal syscall.Signal
 	ownStdin   bool // --stdin: the terminal is the program's
 	null       int  // descriptor of /dev/null
@@ -414,13 +415,11 @@ func (p *program) start(img *image, l launch) (pid int, err error) {
 	return fork(spec.Args(shim.Mark), env, files, sys)
 }
 
-// startCheck forks --check: a command for sh, in the program's directory and environment and with its
-// rights, but without the sockets.
-func (p *program) startCheck(img *image) (pid int, err error) {
+// startShell forks a command for sh in a directory, with the program's rights but without its sockets.
+func (p *program) startShell(command string, dir int, env []string) (pid int, err error) {
 	spec := p.identity()
-	spec.Dir, spec.Path, spec.Argv = 3, "/bin/sh", []string{"sh", "-c", p.check}
-	files := []uintptr{uintptr(p.null), 1, 2, uintptr(img.Dir)}
-	env := inherited(img.env) // nothing that speaks of sockets
+	spec.Dir, spec.Path, spec.Argv = 3, "/bin/sh", []string{"sh", "-c", command}
+	files := []uintptr{uintptr(p.null), 1, 2, uintptr(dir)}
 	return fork(spec.Args(shim.Mark), env, files, &syscall.SysProcAttr{Setpgid: true})
 }
 
@@ -516,7 +515,8 @@ func execMain(argv []string) error {
 	env := shim.Stamp(os.Environ())
 	n, _ := strconv.Atoi(getenv(env, "LISTEN_FDS"))
 	for fd := 3; fd < 3+n; fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+		// One that is close-on-exec is none that we were handed: the Go runtime has taken the number.
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
 			return &execError{
 				text: fmt.Sprintf("cannot pass on descriptor %d: it did not survive the launcher", fd), code: statusFailed,
 				hint: "node, sudo and Python's subprocess close it; start the program without them",

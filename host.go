@@ -78,7 +78,9 @@ type host struct {
 	tty     int  // /dev/tty, held to learn of its hang-up; -1 none
 	nohup   bool // HUP was ignored at start
 	unwatch func()
+	unkey   func()
 	watcher *watcher
+	wipe    bool // -c: clear the screen
 	closed  bool // the listeners are: hotwrap is stopping
 }
 
@@ -107,6 +109,9 @@ func (h *host) setUp(cfg *config) error {
 	h.limits = cfg.limits(h.program.listeners)
 	h.limits.heartbeat = watchdogInterval(environ)
 	uid, gid := h.program.owner()
+	if err := h.watch(cfg); err != nil {
+		return err
+	}
 	if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
 		h.say(warning("the program cannot say that it is ready: %v", err))
 	}
@@ -117,7 +122,7 @@ func (h *host) setUp(cfg *config) error {
 func newProgram(cfg *config, environ []string) (*program, error) {
 	p := &program{
 		argv: cfg.program, base: environ, envFile: cfg.envFile, env: cfg.env, check: cfg.check,
-		stopSignal: cfg.stopSignal.sig, ownStdin: cfg.stdin, die: cfg.die, readyFD: -1,
+		build: cfg.build, stopSignal: cfg.stopSignal.sig, ownStdin: cfg.stdin, die: cfg.die, readyFD: -1,
 	}
 	if cfg.ready.mode == readyFD {
 		p.readyFD = cfg.ready.fd
@@ -156,10 +161,8 @@ func (h *host) listen(cfg *config, environ []string) error {
 	if p.numbers, err = fdNumbers(p.listeners, taken); err != nil {
 		return usage("--listen %v", err)
 	}
-	for _, text := range append(slices.Clone(p.argv), p.env...) {
-		if err := p.checkPlaceholders(text); err != nil {
-			return usage("%q: %v", text, err)
-		}
+	if err := p.checkPlaceholders(); err != nil {
+		return err
 	}
 	for i, l := range p.listeners {
 		h.say(info("listening on %s %s as %q", l.network, l.addr, l.name).with("fd", p.numbers[i]))
@@ -169,6 +172,34 @@ func (h *host) listen(cfg *config, environ []string) error {
 		h.say(warning("nobody watches over the listeners: %v", err))
 	}
 	return nil
+}
+
+// watch starts what -w asks for.
+func (h *host) watch(cfg *config) error {
+	if !cfg.watch.on {
+		return nil
+	}
+	p := h.program
+	h.wipe = cfg.clear && cfg.terminal
+	c := watchConfig{
+		program: p.expandAll(p.argv), dir: p.dir, paths: cfg.watch.paths, watchProgram: cfg.watch.program,
+		src: cfg.src, build: cfg.build != "", ignore: cfg.ignore, debounce: cfg.debounce.d,
+		find: func() (string, error) { return p.find(p.argv[0], inherited(p.base)) },
+	}
+	var err error
+	h.watcher, err = startWatch(c, func(n watchNews) bool {
+		if n.say != nil && !h.post(event{kind: evSay, message: *n.say}) {
+			return false
+		}
+		return n.trigger == nil || h.post(event{kind: evChanged, trigger: *n.trigger})
+	})
+	if err != nil {
+		return fmt.Errorf("cannot watch: %w", err)
+	}
+	if cfg.terminal && !cfg.stdin {
+		h.unkey, err = newKeys(h.events)
+	}
+	return err
 }
 
 // fail says why hotwrap cannot start.
@@ -189,7 +220,16 @@ func (h *host) shut() {
 	if h.unwatch != nil {
 		h.unwatch()
 	}
+	if h.watcher != nil {
+		h.watcher.stop()
+	}
+	if h.unkey != nil {
+		h.unkey()
+	}
 	h.closing()
+	if h.program != nil {
+		removePaths(h.program.listeners)
+	}
 	if h.notify != nil {
 		h.notify.close()
 	}
@@ -205,7 +245,7 @@ func (h *host) world() world {
 		owns: h.owns, halted: halted, route: h.traffic.route, refresh: h.refresh, promote: h.promote,
 		repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
 		answer: func(verdict) {}, say: h.say, alive: func() { h.upward.watchdog() },
-		build: h.build, built: h.watcher.built, runs: h.watcher.runs, watchAgain: h.watcher.look, clear: h.clear,
+		build: h.build, built: h.built, runs: h.runs, watchAgain: h.watchAgain, clear: h.clear,
 	}
 }
 
@@ -277,6 +317,9 @@ func (h *host) prepare(g, predecessor *generation) {
 
 // memoryWarnings compares what the predecessor uses with what is left for a second one like it.
 func memoryWarnings(pids []int) []string {
+	if len(pids) == 0 {
+		return nil
+	}
 	var all []int
 	for _, pid := range pids {
 		all = append(all, tree(pid)...)
@@ -295,11 +338,26 @@ func crowded(use, room uint64) bool { return float64(use)*memoryMargin > float64
 
 func megabytes(n uint64) string { return strconv.FormatUint(n>>20, 10) + " MB" }
 
-func (h *host) build() (int, error) { return 0, errors.New("no build") }
+func (h *host) check(g *generation) (int, error) {
+	return h.program.startShell(h.program.check, g.Image.Dir, g.Image.environ(nil))
+}
 
-func (h *host) clear() {}
+// build runs --build in the program's directory as it is now; its output is hotwrap's own.
+func (h *host) build() (int, error) {
+	dir, err := unix.Open(h.program.dir, openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("cannot enter directory %q: %w", h.program.dir, err)
+	}
+	defer unix.Close(dir)
+	return h.program.startShell(h.program.build, dir, inherited(h.program.base))
+}
 
-func (h *host) check(g *generation) (int, error) { return h.program.startCheck(g.Image) }
+// clear wipes the terminal and its scrollback before a new start, with -c.
+func (h *host) clear() {
+	if h.wipe {
+		_, _ = os.Stderr.WriteString("\x1b[H\x1b[2J\x1b[3J")
+	}
+}
 
 // spawn starts one worker of g and listens to it.
 func (h *host) spawn(g *generation, w *worker) (int, error) {
@@ -431,6 +489,26 @@ func (h *host) release(g *generation) {
 	h.traffic.release(g.Number)
 	if g.Image != nil {
 		g.Image.unpin()
+	}
+}
+
+// --- the watch, if there is one
+
+func (h *host) built() {
+	if h.watcher != nil {
+		h.watcher.built()
+	}
+}
+
+func (h *host) runs(build string) {
+	if h.watcher != nil {
+		h.watcher.runs(build)
+	}
+}
+
+func (h *host) watchAgain() {
+	if h.watcher != nil {
+		h.watcher.look()
 	}
 }
 
@@ -602,7 +680,7 @@ func (h *host) repair(name string) {
 func (h *host) closing() {
 	if !h.closed {
 		h.closed = true
-		closeListeners(h.program.listeners)
+		closeSockets(h.program.listeners)
 	}
 }
 

@@ -114,6 +114,13 @@ type config struct {
 
 	readyTimeout, bake, drainTimeout, stopDelay, stopTimeout duration
 
+	watch    watchValue
+	build    string
+	src      string
+	ignore   list
+	clear    bool
+	debounce duration
+
 	stdin, die, quiet, verbose, trace bool
 	logFormat                         string
 }
@@ -163,6 +170,8 @@ func (cfg *config) command(rest []string, cut bool) error {
 		return nil
 	case len(rest) > 0 && rest[0] == "exec":
 		return &usageError{"hotwrap exec: no program", "hotwrap exec -- ./myapp"}
+	case len(rest) > 0 && cfg.watch.on:
+		return &usageError{fmt.Sprintf("%q is no option", rest[0]), "a path to watch follows an =: --watch=" + rest[0]}
 	case len(rest) > 0 && !cut:
 		return &usageError{
 			fmt.Sprintf("no such command %q", rest[0]),
@@ -204,6 +213,12 @@ func (cfg *config) validate() error {
 			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it"}
 		}
 	}
+	if cfg.build != "" && !cfg.watch.on {
+		cfg.watch.on, cfg.watch.program = true, true
+	}
+	if cfg.src != "" && cfg.build == "" {
+		return &usageError{"--src is for --build", "--watch=" + cfg.src + " restarts without a build"}
+	}
 	if cfg.die && !canDie {
 		return usage("--die-with-parent: not available on %s", runtime.GOOS)
 	}
@@ -222,6 +237,7 @@ const (
 	defaultDrain         = 30 * time.Second
 	defaultDrainTerminal = 3 * time.Second
 	defaultRespawn       = 10
+	defaultDebounce      = 100 * time.Millisecond
 )
 
 // limits is what the supervisor needs of cfg.
@@ -229,6 +245,7 @@ func (cfg *config) limits(listeners []*listener) limits {
 	l := limits{
 		workers: 1, ready: cfg.ready.mode, readyAlive: cfg.ready.alive, readyTimeout: cfg.readyTimeout.d,
 		bake: cfg.bake.d, drainTimeout: cfg.drainTimeout.d, stopDelay: cfg.stopDelay.d, stopTimeout: cfg.stopTimeout.d,
+		watch: cfg.watch.on, wait: cfg.watch.on && cfg.terminal, build: cfg.build != "",
 		respawn: cfg.respawn.policy, respawnMost: cfg.respawn.most, overlap: !cfg.noOverlap, check: cfg.check != "",
 	}
 	for _, ls := range listeners {
@@ -321,6 +338,29 @@ func (v *readyValue) Set(text string) error {
 
 func (v *readyValue) String() string { return string(v.mode) }
 
+// watchValue is --watch, alone or with a path, and repeatable.
+type watchValue struct {
+	on      bool
+	program bool // it was given without a path
+	paths   []string
+}
+
+func (v *watchValue) Set(text string) error {
+	switch text {
+	case "false":
+		*v = watchValue{}
+	case "true":
+		v.on, v.program = true, true
+	case "":
+		return errors.New("it is a path, or nothing at all for the program itself")
+	default:
+		v.on, v.paths = true, append(v.paths, text)
+	}
+	return nil
+}
+func (v *watchValue) String() string   { return "" }
+func (v *watchValue) IsBoolFlag() bool { return true }
+
 // signalValue is --stop-signal.
 type signalValue struct{ sig syscall.Signal }
 
@@ -368,6 +408,7 @@ func (cfg *config) options() []cli.Flag {
 	cfg.respawn = respawnValue{respawnAlways, defaultRespawn}
 	cfg.readyTimeout.d = defaultReadyTimeout
 	cfg.logFormat = "text"
+	cfg.debounce.d = defaultDebounce
 	cfg.die = cfg.terminal && canDie
 	return []cli.Flag{
 		generic("listen", listens{&cfg.listens}, "l"),
@@ -385,6 +426,12 @@ func (cfg *config) options() []cli.Flag {
 		generic("respawn", &cfg.respawn),
 		generic("stop-delay", &cfg.stopDelay),
 		generic("stop-timeout", &cfg.stopTimeout),
+		generic("watch", &cfg.watch, "w"),
+		text("build", &cfg.build),
+		text("src", &cfg.src),
+		generic("ignore", &cfg.ignore, "i"),
+		flag("clear", &cfg.clear, "c"),
+		generic("debounce", &cfg.debounce),
 		flag("stdin", &cfg.stdin),
 		flag("die-with-parent", &cfg.die),
 		text("log-format", &cfg.logFormat),
@@ -447,7 +494,7 @@ func (cfg *config) readVariables(c *cli.Context, environ []string) error {
 			continue
 		}
 		values := []string{value}
-		if name == "listen" || name == "env" {
+		if name == "listen" || name == "env" || name == "watch" || name == "ignore" {
 			values = splitValues(value)
 		}
 		for _, v := range values {
@@ -469,15 +516,24 @@ func splitValues(text string) []string {
 	return strings.Fields(text)
 }
 
-// joinedShort splits -l:8080 into -l :8080, as getopt(3) reads it; the library does not.
+// joinedShort splits -l:8080 into -l :8080, as getopt(3) reads it; the library does not. A letter becomes
+// the long name, because the library refuses an option that is given by both.
 func joinedShort(args []string) []string {
 	var out []string
 	for _, arg := range args {
-		if len(arg) > 2 && arg[0] == '-' && strings.IndexByte("leuC", arg[1]) >= 0 && arg[2] != '=' && !longOption(arg[1:]) {
-			out = append(out, arg[:2], arg[2:])
+		if len(arg) < 2 || arg[0] != '-' || longOption(arg[1:]) {
+			out = append(out, arg)
 			continue
 		}
-		out = append(out, arg)
+		letter, rest := arg[1:2], arg[2:]
+		switch long := longName(letter); {
+		case long != letter && (rest == "" || rest[0] == '='):
+			out = append(out, "--"+long+rest)
+		case strings.Contains("leuCi", letter):
+			out = append(out, "--"+long, rest)
+		default: // not ours, or several letters: -qv
+			out = append(out, arg)
+		}
 	}
 	return out
 }
@@ -643,6 +699,12 @@ Restart:
 Stop:
       --stop-delay DUR               serve on after TERM until balancers know [0s]
       --stop-timeout DUR             [--drain-timeout]
+
+Watch:
+  -w, --watch[=PATH]                 the program; or a file, tree, glob
+      --build CMD                    run when --src changes, restart if the program did
+      --src PATH                     [., without what git ignores]
+  -i, --ignore GLOB   -c, --clear   --debounce DUR [100ms]
 
 Operation:
       --log-format text|json   -q, --quiet   -v, --verbose   --version

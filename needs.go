@@ -112,6 +112,7 @@ func (s *supervisor) executed(ev event) {
 	if w.Needs&needWatch != 0 {
 		w.Look = now.add(lookFirst)
 	}
+	s.settled(g, w) // its own word may have come first
 }
 
 // aliveLong is how long being alive must last to count as ready.

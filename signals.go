@@ -10,6 +10,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -89,9 +90,7 @@ func eventOf(sig os.Signal) signalEvent {
 // that none kills us half way into the start; stop gives the signals back to the system's defaults.
 func catchSignals() (sigs <-chan os.Signal, stop func()) {
 	caught := make(chan os.Signal, signalRoom)
-	for sig := range signalEvents {
-		signal.Notify(caught, sig)
-	}
+	signal.Notify(caught, slices.Collect(maps.Keys(signalEvents))...)
 	return caught, func() { signal.Stop(caught) }
 }
 

@@ -224,6 +224,7 @@ const (
 	evLook     eventKind = "look"     // what a look at a worker saw
 	evSurvey   eventKind = "survey"   // a draining generation's connections
 	evChild    eventKind = "child"    // a process ended
+	evSay      eventKind = "say"      // a source has something for the log
 	evChanged  eventKind = "changed"  // the watch found something new
 	evSpoilt   eventKind = "spoilt"   // a listener may have been spoilt
 )
@@ -241,6 +242,7 @@ type event struct {
 	sight    sight
 	open     []connection // evSurvey
 	trigger  trigger      // evChanged
+	message  message      // evSay
 	name     string       // evSpoilt: the listener
 }
 
@@ -276,6 +278,8 @@ func (s *supervisor) step(ev event) {
 			s.exited(d)
 		}
 		s.sweep()
+	case evSay:
+		s.say(ev.message)
 	case evChanged:
 		s.changed(ev.trigger)
 	case evSpoilt:
@@ -491,7 +495,7 @@ func (s *supervisor) startWorkers(g *generation) {
 			return
 		}
 		if i == 0 {
-			s.say(info("generation %d starting", g.Number).with("pid", w.PID).with("build", g.Image.Build).
+			s.detail(info("generation %d starting", g.Number).with("pid", w.PID).with("build", g.Image.Build).
 				with("path", g.Image.Path).with("by", g.Cause))
 		}
 	}
@@ -520,6 +524,8 @@ func (s *supervisor) generationReady(g *generation, w *worker) {
 	m := info("generation %d ready", g.Number).with("pid", w.PID).
 		with("after", s.world.now().since(g.Started)).with("by", w.by())
 	switch {
+	case s.limits.wait:
+		s.say(info("%d ready in %s", g.Number, brief(s.world.now().since(g.Started))).tell(upReady))
 	case s.Restart.Predecessor == 0:
 		s.say(m.tell(upReady))
 	case len(s.Restart.Plan.Trials) > 0 && s.warm():
@@ -801,6 +807,15 @@ func (s *supervisor) readyWorkers(g *generation) int {
 }
 
 func (s *supervisor) say(m message) { s.world.say(m) }
+
+// detail is for lines that a person in the dev loop need not read: there one line says what changed,
+// and one that it is ready.
+func (s *supervisor) detail(m message) {
+	if s.limits.wait && m.level == levelInfo {
+		m.level = levelVerbose
+	}
+	s.say(m)
+}
 
 // remedy says what to do about an error, where it is known.
 func (s *supervisor) remedy(err error) {

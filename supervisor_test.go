@@ -675,6 +675,19 @@ func TestNotYet(t *testing.T) {
 	f.want("1 serving")
 }
 
+// TestToldFirst: the word of a program may be heard before the word that it runs.
+func TestToldFirst(t *testing.T) {
+	l := defaultLimits()
+	l.ready, l.listeners = readyNotify, nil
+	f := newFakeWorld(t, l, func() instant { return instant(time.Hour) })
+	f.s.start("start")
+	f.prepared(nil)
+	f.tell()
+	f.want("1 starting")
+	f.exec()
+	f.want("1 serving")
+}
+
 // TestWaits: at a terminal a program that fails at first is waited for.
 func TestWaits(t *testing.T) {
 	l := defaultLimits()

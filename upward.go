@@ -22,6 +22,7 @@ import (
 
 const (
 	maxUpward      = 64              // messages that may wait
+	spareUpward    = 16              // as long as fewer wait, nothing is left out
 	maxUpwardText  = 2048            // bytes of a STATUS; the manager takes 4096 for the whole message
 	upwardPatience = 1 * time.Second // for what still waits when we close
 )
@@ -45,7 +46,7 @@ type upwardKind int
 
 const (
 	upwardState  upwardKind = iota // READY, RELOADING, STOPPING: every one is said
-	upwardStatus                   // of these three, only the newest since the last change of state
+	upwardStatus                   // of these three, where many wait, only the newest since the last change of state
 	upwardExtend
 	upwardWatchdog
 )
@@ -182,10 +183,11 @@ func (u *upward) keep(out chan<- upwardMessage, lost <-chan struct{}) {
 	u.ended <- dropped
 }
 
-// enqueue adds m. What m makes out of date goes: an earlier one of its kind, back to the last change of state. If too much
-// waits, the oldest goes that is no change of state, else the oldest. It returns how many were lost so.
+// enqueue adds m. If more than a few wait, what m makes out of date goes: an earlier one of its kind, back to the last change
+// of state; a manager that keeps up hears every line. If too much waits, the oldest goes that is no change of state, else
+// the oldest. It returns how many were lost so.
 func enqueue(waiting []upwardMessage, m upwardMessage) ([]upwardMessage, int) {
-	for i := len(waiting) - 1; i >= 0 && waiting[i].kind != upwardState; i-- {
+	for i := len(waiting) - 1; i >= 0 && len(waiting) >= spareUpward && waiting[i].kind != upwardState; i-- {
 		if waiting[i].kind == m.kind {
 			waiting = slices.Delete(waiting, i, i+1)
 			break
