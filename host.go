@@ -338,8 +338,9 @@ func crowded(use, room uint64) bool { return float64(use)*memoryMargin > float64
 
 func megabytes(n uint64) string { return strconv.FormatUint(n>>20, 10) + " MB" }
 
+// check runs --check as the program would be run, but nothing tells it of sockets: it has none.
 func (h *host) check(g *generation) (int, error) {
-	return h.program.startShell(h.program.check, g.Image.Dir, g.Image.environ(nil))
+	return h.program.startShell(h.program.check, g.Image.Dir, inherited(g.Image.environ(nil)))
 }
 
 // build runs --build in the program's directory as it is now; its output is hotwrap's own.

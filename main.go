@@ -1,12 +1,18 @@
 // Command hotwrap restarts any server without losing a connection: it opens the sockets, runs the
 // program with them, and on a signal starts the next run, waits until that one has proved itself, and
 // only then lets the previous one finish and go.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 // This file turns the command line into a config and the config into a running supervisor.
 //
 // Its rules: a usage error names the option and the value, and nothing is bound or started then; only
 // run returns a status, only main exits.
+//
+// The two settings above keep the runtime from reading cgroup files at each start, and so in each shim:
+// hotwrap does little, on one goroutine at a time.
 
 import (
 	"errors"
@@ -704,7 +710,8 @@ Watch:
   -w, --watch[=PATH]                 the program; or a file, tree, glob
       --build CMD                    run when --src changes, restart if the program did
       --src PATH                     [., without what git ignores]
-  -i, --ignore GLOB   -c, --clear   --debounce DUR [100ms]
+  -i, --ignore GLOB   -c, --clear
+      --debounce DUR                 [100ms]
 
 Operation:
       --log-format text|json   -q, --quiet   -v, --verbose   --version

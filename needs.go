@@ -253,7 +253,7 @@ func (s *supervisor) lookedStarting(g *generation, w *worker, see sight) {
 		s.settled(g, w)
 	default:
 		w.Look = now.add(w.Pause)
-		w.Pause = min(2*w.Pause, lookLongest)
+		w.Pause = min(w.Pause+w.Pause/4, lookLongest)
 	}
 }
 

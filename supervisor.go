@@ -24,7 +24,7 @@ import (
 
 const (
 	lookFirst    = time.Millisecond       // from exec to the first look whether the listeners are watched
-	lookLongest  = 50 * time.Millisecond  // looks double their distance up to this
+	lookLongest  = 50 * time.Millisecond  // looks get rarer up to this: a quarter more each time, so ready is seen within a quarter of the time it took
 	lookAfter    = 500 * time.Millisecond // from ready to the last look, which finds what was opened late
 	aliveEnough  = time.Second            // alive for this long is ready where nothing else can be seen
 	surveyLimit  = time.Second            // a drain does not wait longer than this to learn its connections

@@ -44,12 +44,12 @@ async def main():
     sock = socket.socket(fileno=3)
     server = await asyncio.start_server(serve, sock=sock, backlog=4096)
     await stop.wait()
-    # A closed server drops what it accepted in the same turn of the loop. So:
-    # accept no more, let that turn end, close.
+    # What was accepted becomes a task some turns of the loop later, and a server
+    # that is closed before that drops it. So: accept no more, wait, close.
     loop.remove_reader(sock)
-    await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
     server.close()
-    await asyncio.sleep(0)  # the last ones are tasks now
     if tasks:
         await asyncio.wait(tasks, timeout=IDLE)
     for writer in list(unused):  # a request that has arrived is still read, and answered
