@@ -98,6 +98,16 @@ func (s listenSpec) collision(l *listener, others []*listener) error {
 	return nil
 }
 
+// plannedListeners are what openListeners will return, with their names and pins only: nothing is opened.
+func plannedListeners(specs []listenSpec, inherited []*listener) []*listener {
+	ls := slices.Clone(inherited)
+	for _, s := range specs {
+		ls = append(ls, &listener{addr: s.path, pin: int(s.pin)})
+	}
+	nameListeners(specs, ls[len(inherited):], inherited)
+	return ls
+}
+
 // nameListeners gives the opened ls their names: first the given ones, then defaults that are still free.
 func nameListeners(specs []listenSpec, ls, inherited []*listener) {
 	taken := map[string]bool{}

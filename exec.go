@@ -462,6 +462,19 @@ func (p *program) files(l launch) []uintptr {
 	return files
 }
 
+// number gives p its listeners, and each its descriptor in the program.
+func (p *program) number(ls []*listener) (err error) {
+	var taken []int
+	if p.readyFD >= 0 {
+		taken = append(taken, p.readyFD)
+	}
+	p.listeners = ls
+	if p.numbers, err = fdNumbers(ls, taken); err != nil {
+		return usage("--listen %v", err)
+	}
+	return nil
+}
+
 // passed are the numbers above stderr that the program keeps.
 func (p *program) passed(l launch) []int {
 	var keep []int

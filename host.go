@@ -150,18 +150,18 @@ func (h *host) listen(cfg *config, environ []string) error {
 	if err != nil {
 		return err
 	}
-	if p.listeners, err = openListeners(cfg.listens, handed); err != nil {
-		return err
-	}
-	h.closed, h.traffic = false, sharedTraffic{p.listeners}
-	var taken []int
-	if p.readyFD >= 0 {
-		taken = append(taken, p.readyFD)
-	}
-	if p.numbers, err = fdNumbers(p.listeners, taken); err != nil {
-		return usage("--listen %v", err)
+	if err := p.number(plannedListeners(cfg.listens, handed)); err != nil {
+		return err // before anything is bound
 	}
 	if err := p.checkPlaceholders(); err != nil {
+		return err
+	}
+	ls, err := openListeners(cfg.listens, handed)
+	if err != nil {
+		return err
+	}
+	h.closed, h.traffic = false, sharedTraffic{ls}
+	if err := p.number(ls); err != nil {
 		return err
 	}
 	for i, l := range p.listeners {

@@ -168,7 +168,8 @@ type printer struct {
 	least    level        // levelInfo; levelVerbose with -v; levelWarning with -q
 	queue    chan message
 	done     chan struct{}
-	dropped  int // by say, on its caller's goroutine only
+	dropped  int   // by say, on its caller's goroutine only, as the next
+	last     level // that was shown: the remedy of an error is shown with it
 }
 
 func newPrinter(out io.Writer, asJSON bool, least level, environ []string) *printer {
@@ -183,9 +184,10 @@ func newPrinter(out io.Writer, asJSON bool, least level, environ []string) *prin
 
 // say queues a message; it never blocks. Only one goroutine may call it.
 func (p *printer) say(m message) {
-	if !p.shows(m.level) {
+	if !p.shows(m.level) && (m.level != levelHint || p.last != levelError) {
 		return
 	}
+	p.last = m.level
 	if p.dropped > 0 {
 		select {
 		case p.queue <- warning("%s of this log lost: standard error was not read", count(p.dropped, "line")):
