@@ -1,0 +1,431 @@
+package main
+
+// This file watches trees: templates, scripts, configuration, and the sources of --build.
+//
+// Its rules:
+//   - The content of each file decides; a file whose stat did not change is not read again.
+//   - A tree is a directory, the files of one that a glob names, a single file, or nothing yet.
+//   - What is not there is no change while all of it is gone: it is on its way.
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	hashMost = 512 << 20       // bytes of a tree that are read at the start; the rest is known by its stat
+	busyMost = 5 * time.Second // a data file may be held open for writing for good
+)
+
+// leaf is one file of a tree.
+type leaf struct {
+	sig    signature
+	hash   string // "" it is not there (any more)
+	builds int    // in which it changed, since it was edited outside of one
+	output bool   // made by the build
+	forced bool   // for good: it was taken for an edit once, and was none
+}
+
+// fileTree is a watched tree.
+type fileTree struct {
+	settling
+	w       *watcher
+	name    string // as shown
+	root    string // logical, absolute
+	glob    string // for paths below root, "" all
+	depth   int    // of directories to look into, -1 all
+	exts    []string
+	script  string                 // watched beside exts
+	written bool                   // only what people write: no hidden directories
+	sources bool                   // of --build: without what git ignores
+	own     func() (string, error) // the program's file, which is no source
+	ignore  []string
+
+	mine    []string // the program's file, by its logical and its real path
+	real    string   // root without symlinks
+	file    bool     // root is a file
+	leaves  map[string]*leaf
+	rules   map[string][]ignoreRule // of each directory that is watched, by real path
+	links   []place                 // on the way to root and to what symlinks in it lead to
+	changed map[string]signature    // sampled; size -1: gone
+	at      time.Time               // of the sample
+	gone    bool
+	window  buildWindow // of sources
+}
+
+// learn takes what lies there now as known.
+func (t *fileTree) learn() {
+	t.leaves, t.depth = map[string]*leaf{}, -1
+	t.window = buildWindow{open: true, began: map[string]string{}, counted: map[string]bool{}}
+	budget := int64(hashMost)
+	if t.glob != "" && !strings.Contains(t.glob, "**") {
+		t.depth = strings.Count(t.glob, "/")
+	}
+	for name, sig := range t.scan() {
+		l := &leaf{sig: sig, hash: "unknown"}
+		if budget -= sig.size; budget >= 0 {
+			l.hash = t.w.disk.content(t.full(name))
+		}
+		t.leaves[name] = l
+	}
+}
+
+func (t *fileTree) full(name string) string {
+	if t.file {
+		return t.root
+	}
+	return filepath.Join(t.root, name)
+}
+
+// scan finds the files of the tree, and where to watch.
+func (t *fileTree) scan() map[string]signature {
+	found := map[string]signature{}
+	t.rules, t.file = map[string][]ignoreRule{}, false
+	t.links, _ = t.w.disk.chain(t.root)
+	t.findOwn()
+	sig, err := t.w.disk.stat(t.root)
+	if err != nil {
+		return found
+	}
+	if !sig.dir() {
+		if t.file = true; !slices.Contains(t.mine, t.root) {
+			found[filepath.Base(t.root)] = sig
+		}
+		return found
+	}
+	if t.real, err = filepath.EvalSymlinks(t.root); err != nil {
+		return found
+	}
+	t.walk("", t.given(), found)
+	return found
+}
+
+// findOwn finds the program's file, which is no source of it.
+func (t *fileTree) findOwn() {
+	t.mine = nil
+	if t.own == nil {
+		return
+	}
+	if own, err := t.own(); err == nil {
+		t.mine = append(t.mine, own)
+		if real, err := filepath.EvalSymlinks(own); err == nil {
+			t.mine = append(t.mine, real)
+		} else if dir, err := filepath.EvalSymlinks(filepath.Dir(own)); err == nil { // it is not there yet
+			t.mine = append(t.mine, filepath.Join(dir, filepath.Base(own)))
+		}
+	}
+}
+
+// given are the rules that hold for all of the tree: -i names what is below it, or below the program's directory.
+func (t *fileTree) given() []ignoreRule {
+	var rules []ignoreRule
+	if t.sources {
+		rules = gitRules(t.real)
+	}
+	for _, line := range t.ignore {
+		bases := []string{t.real}
+		if filepath.IsAbs(line) {
+			bases[0] = "/"
+		} else if dir, err := filepath.EvalSymlinks(t.w.cfg.dir); err == nil && dir != t.real && strings.Contains(line, "/") {
+			bases = append(bases, dir)
+		}
+		for _, base := range bases {
+			if r, ok := parseIgnore(base, line); ok {
+				rules = append(rules, r)
+			}
+		}
+	}
+	return rules
+}
+
+// walk adds what is in one directory.
+func (t *fileTree) walk(rel string, rules []ignoreRule, found map[string]signature) {
+	dir := filepath.Join(t.real, rel)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.w.sayOnce(warning("cannot watch %q: %v", dir, errors.Unwrap(err)))
+	}
+	if t.sources {
+		rules = append(slices.Clip(rules), readIgnore(filepath.Join(dir, ".gitignore"), dir)...)
+	}
+	t.rules[dir] = rules
+	for _, e := range entries {
+		name := path.Join(rel, e.Name())
+		full := filepath.Join(dir, e.Name())
+		switch {
+		case t.out(dir, e.Name(), e.IsDir(), rules):
+		case e.IsDir():
+			if t.depth < 0 || strings.Count(name, "/") < t.depth {
+				t.walk(name, rules, found)
+			}
+		case !t.wants(name, full):
+		case e.Type()&fs.ModeSymlink != 0:
+			t.trace(full)
+			fallthrough
+		default:
+			if sig, err := t.w.disk.stat(full); err == nil && sig.regular() {
+				found[name] = sig
+			}
+		}
+	}
+}
+
+// trace watches the way of a symlink: a Kubernetes volume changes by one in the middle of it.
+func (t *fileTree) trace(file string) {
+	list, _ := t.w.disk.chain(file)
+	for _, p := range list {
+		if _, known := t.rules[p.dir]; !known && !slices.Contains(t.links, p) {
+			t.links = append(t.links, p)
+		}
+	}
+}
+
+// out tells whether a name is left out.
+func (t *fileTree) out(dir, name string, isDir bool, rules []ignoreRule) bool {
+	full := filepath.Join(dir, name)
+	switch {
+	case leftAbout(name), slices.Contains(versionDirs, name):
+		return true
+	case ignored(rules, full, isDir):
+		return true
+	case isDir:
+		return !t.sources && name[0] == '.' || madeDir(dir, name) || t.written && name == "tmp"
+	}
+	return false
+}
+
+// wants tells whether a file that is not left out belongs to the tree.
+func (t *fileTree) wants(name, full string) bool {
+	switch {
+	case slices.Contains(t.mine, full):
+		return false
+	case t.glob != "":
+		ok, _ := doublestar.Match(t.glob, name)
+		return ok
+	case t.exts != nil:
+		return slices.Contains(t.exts, path.Ext(name)) || t.full(name) == t.script
+	}
+	return true
+}
+
+// deadline is that of the next look, or of a build that is put off.
+func (t *fileTree) deadline() time.Time {
+	if at := t.window.late; t.next.IsZero() || !at.IsZero() && at.Before(t.next) {
+		return at
+	}
+	return t.next
+}
+
+func (t *fileTree) places() []place {
+	list := slices.Clone(t.links)
+	for dir := range t.rules {
+		list = append(list, place{dir: dir})
+	}
+	return list
+}
+
+// heard takes only what can be a change of the tree: what is left out must not wake anybody up twice.
+func (t *fileTree) heard(file string, op fsnotify.Op, at place, now time.Time) {
+	if at.name == "" && !t.concerns(file) {
+		return
+	}
+	t.stir(op, false, t.w.cfg.debounce, now)
+	t.changed = nil
+}
+
+// concerns tells whether an event in one of the tree's directories matters.
+func (t *fileTree) concerns(file string) bool {
+	dir, name := filepath.Split(file)
+	dir = filepath.Clean(dir)
+	_, isDir := t.rules[file]
+	link := false
+	if info, err := os.Lstat(file); err == nil {
+		isDir, link = info.IsDir(), info.Mode()&fs.ModeSymlink != 0
+	}
+	if t.sources && name == ".gitignore" {
+		return true
+	}
+	rel, ok := below(t.real, file)
+	return ok && !t.out(dir, name, isDir, t.rules[dir]) && (isDir || link || t.wants(rel, file))
+}
+
+func (t *fileTree) again(now time.Time) {
+	if t.since.IsZero() {
+		t.since = now
+	}
+	if t.next.IsZero() {
+		t.next, t.changed = now, nil
+	}
+}
+
+func (t *fileTree) poll(now time.Time) {
+	if t.next.IsZero() && len(t.differ(t.scan())) > 0 {
+		t.stir(fsnotify.Write, false, t.w.cfg.debounce, now)
+		t.changed = nil
+	}
+}
+
+// differ finds what is not as it was.
+func (t *fileTree) differ(found map[string]signature) map[string]signature {
+	changed := map[string]signature{}
+	for name, sig := range found {
+		if l := t.leaves[name]; l == nil || l.sig != sig {
+			changed[name] = sig
+		}
+	}
+	for name, l := range t.leaves {
+		if _, ok := found[name]; !ok && l.hash != "" {
+			changed[name] = signature{size: -1}
+		}
+	}
+	return changed
+}
+
+// look is one step of settling.
+func (t *fileTree) look(now time.Time) {
+	if at := t.window.late; !at.IsZero() && !at.After(now) {
+		t.buildAgain()
+	}
+	if t.next.IsZero() || t.next.After(now) {
+		return
+	}
+	t.next = time.Time{}
+	quiet := t.w.cfg.debounce
+	if t.changed == nil {
+		t.changed, t.at = t.differ(t.scan()), now
+		if len(t.changed) == 0 {
+			t.calm()
+			return
+		}
+		if t.absent(now) {
+			return
+		}
+		t.next = t.at.Add(quiet / 2)
+		if at := t.quietAt(quiet); at.After(t.next) {
+			t.next = at
+		}
+		return
+	}
+	if at := t.quietAt(quiet); now.Before(at) {
+		t.next = at
+		return
+	}
+	if !t.sampled(now) {
+		return
+	}
+	list, ok := t.read()
+	if !ok { // it has changed meanwhile
+		t.changed = nil
+		t.later(now)
+		return
+	}
+	t.calm()
+	t.settled(now, list)
+}
+
+// sampled tells whether what has changed is now as it was before, and nobody writes it.
+func (t *fileTree) sampled(now time.Time) bool {
+	for name, sig := range t.changed {
+		after, err := t.w.disk.stat(t.full(name))
+		if err != nil {
+			after = signature{size: -1}
+		}
+		if after != sig {
+			t.changed = nil
+			t.later(now)
+			return false
+		}
+		if sig.size >= 0 && now.Sub(t.since) < busyMost && t.w.disk.word(t.full(name), false) == wordBusy {
+			t.later(now)
+			return false
+		}
+	}
+	return true
+}
+
+// absent tells whether all of it is gone: that is no change, but worth a line.
+func (t *fileTree) absent(now time.Time) bool {
+	if _, err := t.w.disk.stat(t.root); err == nil {
+		t.gone = false
+		return false
+	}
+	t.changed = nil
+	if t.gone {
+		t.settling = settling{}
+		return true
+	}
+	t.sayAt()
+	if t.long(now) {
+		t.settling, t.gone = settling{}, true
+		t.w.say(warning("%q is gone", t.name).end("waiting for it to come back"))
+	}
+	return true
+}
+
+func (t *fileTree) calm() { t.settling, t.changed, t.gone = settling{}, nil, false }
+
+// change is a file whose content is not what it was.
+type change struct {
+	name     string
+	from, to string // "" was not there, is not there
+	size     int64
+}
+
+// read takes in what has changed, and finds what differs in content; false if that is changing still.
+func (t *fileTree) read() ([]change, bool) {
+	hashes := map[string]string{}
+	for name, sig := range t.changed {
+		if sig.size < 0 {
+			continue
+		}
+		hashes[name] = t.w.disk.content(t.full(name))
+		if after, err := t.w.disk.stat(t.full(name)); err != nil || after != sig {
+			return nil, false
+		}
+	}
+	var list []change
+	for _, name := range slices.Sorted(maps.Keys(t.changed)) {
+		sig, l := t.changed[name], t.leaves[name]
+		if l == nil {
+			l = &leaf{}
+			t.leaves[name] = l
+		}
+		c := change{name: name, from: l.hash, to: hashes[name], size: max(sig.size, 0)}
+		l.sig, l.hash = sig, c.to
+		if c.from != c.to || c.to == "unknown" {
+			list = append(list, c)
+		}
+	}
+	return list, true
+}
+
+// settled decides about a change that is over.
+func (t *fileTree) settled(now time.Time, list []change) {
+	switch {
+	case len(list) == 0:
+		t.w.say(verbose("%q was touched, its content is the same", t.name))
+	case t.sources:
+		t.judge(now, list)
+	default:
+		t.tell(list)
+	}
+}
+
+// tell posts the change.
+func (t *fileTree) tell(list []change) {
+	g := &trigger{path: t.root, name: t.name, sources: t.sources, what: count(len(list), "file")}
+	if c := list[0]; len(list) == 1 {
+		g.path, g.from, g.to, g.size, g.what = t.full(c.name), shown(c.from), shown(c.to), c.size, c.name
+	}
+	t.w.send(watchNews{trigger: g})
+}
