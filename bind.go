@@ -16,9 +16,9 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"hotwrap/shim"
+
+	"golang.org/x/sys/unix"
 )
 
 // listener is a bound socket that the supervisor keeps.

@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"hotwrap/shim"
+
+	"golang.org/x/sys/unix"
 )
 
 // bindPatience is how long a test waits for something that must come.

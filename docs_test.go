@@ -19,9 +19,7 @@ import (
 // manOnly are options that the help leaves to the man page.
 var manOnly = []string{"die-with-parent"}
 
-var (
-	optionText = regexp.MustCompile(`(?:^|[ ,\x60])(--?[A-Za-z][a-z-]*)`)
-)
+var optionText = regexp.MustCompile(`(?:^|[ ,\x60])(--?[A-Za-z][a-z-]*)`)
 
 // docTable reads the first table below a heading of README.md: its rows without the head, each a list of cells.
 func docTable(t *testing.T, heading string) (rows [][]string) {

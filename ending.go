@@ -89,10 +89,10 @@ func (s *supervisor) ended(g *generation, w *worker) {
 	}
 	switch was {
 	case workerStarting, workerReady:
-		s.died(g, w, was)
+		s.died(g, w)
 	case workerStopping, workerKilling:
 		if w.Blame != "" {
-			s.died(g, w, was)
+			s.died(g, w)
 		}
 	case workerExited:
 	}
@@ -102,7 +102,7 @@ func (s *supervisor) ended(g *generation, w *worker) {
 }
 
 // died acts on a worker that ended without an order.
-func (s *supervisor) died(g *generation, w *worker, was workerState) {
+func (s *supervisor) died(g *generation, w *worker) {
 	switch g.State {
 	case genStarting:
 		if w.ExecErr != "" {

@@ -285,7 +285,7 @@ func parseEnvFile(text []byte) ([]string, error) {
 	for {
 		key, value, err := r.next()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return pairs, nil
 		case err != nil:
 			return nil, err
@@ -375,7 +375,7 @@ func (r *envReader) value() (string, error) {
 	for {
 		c, err := r.rune()
 		switch {
-		case err == io.EOF || c == '\n':
+		case errors.Is(err, io.EOF) || c == '\n':
 			return string(out[:kept]), nil
 		case err != nil:
 			return "", err

@@ -26,9 +26,9 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"hotwrap/shim"
+
+	"golang.org/x/sys/unix"
 )
 
 // exitStatus is how a process ended.

@@ -30,8 +30,8 @@ func statFile(path string) (signature, error) {
 		return signature{}, err
 	}
 	return signature{
-		dev: uint64(st.Dev), //nolint:unconvert // int32 on macOS
-		ino: st.Ino, size: st.Size, mode: uint32(st.Mode),
+		dev: uint64(st.Dev),                               //nolint:unconvert // int32 on macOS
+		ino: st.Ino, size: st.Size, mode: uint32(st.Mode), //nolint:unconvert // 16 bits on macOS
 		mtime: unix.TimespecToNsec(st.Mtim), ctime: unix.TimespecToNsec(st.Ctim),
 	}, nil
 }

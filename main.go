@@ -647,7 +647,7 @@ func serve(cfg *config, stderr io.Writer) int {
 			}
 		}
 	})
-	s.start("start")
+	s.start()
 	status := s.run(h.events, seen)
 	close(h.done)
 	_ = signals.stop()

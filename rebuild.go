@@ -46,7 +46,7 @@ func (s *supervisor) changed(t trigger) {
 		s.say(verbose("%s is build %s again, which serves", t.name, t.to))
 		s.overtake(t, nil)
 	default:
-		s.overtake(t, &request{Ask: askRestart, Cause: "watch", Watch: &t})
+		s.overtake(t, &request{Ask: askRestart, Cause: "watch", Watch: t.String()})
 	}
 }
 
@@ -60,17 +60,17 @@ func (s *supervisor) serves(build string) bool {
 // it is to have one.
 func (s *supervisor) overtake(t trigger, r *request) {
 	if r == nil {
-		s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Watch != nil })
+		s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Watch != "" })
 	} else {
 		s.Pending = append(s.Pending, *r)
 	}
 	c := s.candidate()
-	byWatch := c != nil && !slices.ContainsFunc(s.Restart.Requests, func(r request) bool { return r.Watch == nil })
+	byWatch := c != nil && !slices.ContainsFunc(s.Restart.Requests, func(r request) bool { return r.Watch == "" })
 	switch {
 	case c == nil:
 		s.next()
 	case t.program && c.Image != nil && c.Image.Build == t.to: // it is what the candidate was started from
-		s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Watch != nil })
+		s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Watch != "" })
 	case byWatch && s.Restart.Predecessor != 0 && s.Rebuild.Overtaken < overtakenMost:
 		s.Rebuild.Overtaken++
 		s.say(info("generation %d stopped for a newer build", c.Number))
@@ -101,7 +101,7 @@ func (s *supervisor) notYet(g *generation, err error) bool {
 	default:
 		return false
 	}
-	if slices.ContainsFunc(s.Restart.Requests, func(r request) bool { return r.Watch == nil }) {
+	if slices.ContainsFunc(s.Restart.Requests, func(r request) bool { return r.Watch == "" }) {
 		return false // somebody else asked, and wants an answer now
 	}
 	pause := min(notYetFirst<<s.Rebuild.NotYet, notYetMost)

@@ -102,7 +102,7 @@ func diagSockets(family, protocol, state byte, port uint16) (sockets []inetSocke
 	}
 	for buf := make([]byte, 32<<10); len(sockets) < maxSockets; {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {

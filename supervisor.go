@@ -48,7 +48,9 @@ func (t instant) add(d time.Duration) instant   { return t + instant(d) }
 func (t instant) since(u instant) time.Duration { return time.Duration(t - u) }
 func (t instant) due(now instant) bool          { return t != 0 && t <= now }
 func earlier(a, b instant) instant              { return min(a-1, b-1) + 1 } // none counts as never
-func (t instant) MarshalText() ([]byte, error)  { return []byte(time.Duration(t).String()), nil }
+//nolint:unparam // encoding.TextMarshaler has it so
+func (t instant) MarshalText() ([]byte, error) { return []byte(time.Duration(t).String()), nil }
+
 func (t *instant) UnmarshalText(text []byte) error {
 	d, err := time.ParseDuration(string(text))
 	*t = instant(d)
@@ -74,7 +76,7 @@ type request struct {
 	Cause string `json:"cause"`         // "SIGHUP"
 	Who   string `json:"who,omitempty"` // who asked, where that is known
 
-	Watch *trigger `json:"watch,omitempty"` // what the watch found, if it asked
+	Watch string `json:"watch,omitempty"` // what the watch found, if it asked
 }
 
 // joins tells whether q can be answered by the same generation as r.
@@ -294,7 +296,7 @@ func (s *supervisor) done() bool {
 }
 
 // start begins the first generation.
-func (s *supervisor) start(cause string) {
+func (s *supervisor) start() {
 	if s.limits.heartbeat > 0 {
 		s.Heartbeat = s.world.now()
 	}
@@ -302,7 +304,7 @@ func (s *supervisor) start(cause string) {
 		s.startBuild()
 		return
 	}
-	s.begin([]request{{Ask: askRestart, Cause: cause}})
+	s.begin([]request{{Ask: askRestart, Cause: "start"}})
 }
 
 func (s *supervisor) requested(r request) {
@@ -425,9 +427,9 @@ func (s *supervisor) begin(rs []request) {
 		s.say(verbose("restart begins").with("by", g.Cause).tell(upReloading))
 	}
 	s.Generations = append(s.Generations, g)
-	if t := rs[len(rs)-1].Watch; t != nil {
+	if found := rs[len(rs)-1].Watch; found != "" {
 		s.world.clear()
-		s.say(info("%s; starting %d", t, g.Number))
+		s.say(info("%s; starting %d", found, g.Number))
 	}
 	s.world.prepare(g, p)
 }

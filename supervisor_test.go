@@ -43,7 +43,6 @@ type fakeWorld struct {
 	broken    bool         // a serving worker died by itself: fewer than N may be ready
 	spawnErr  error
 	disk      string // the build that lies on disk
-	reloading int    // RELOADING without its READY
 }
 
 func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
@@ -323,7 +322,7 @@ func defaultLimits() limits {
 // started is a world whose first generation serves.
 func started(t *testing.T, l limits) *fakeWorld {
 	f := newFakeWorld(t, l, func() instant { return instant(time.Hour) })
-	f.s.start("start")
+	f.s.start()
 	f.serve()
 	if f.s.serving() == nil {
 		f.fatalf("the first generation does not serve")
@@ -492,7 +491,7 @@ func TestFirstFails(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			f := newFakeWorld(t, defaultLimits(), func() instant { return 1 })
-			f.s.start("start")
+			f.s.start()
 			c.bad(f)
 			if !f.s.done() || f.s.Status != c.want {
 				f.fatalf("done %v, status %d, want %d", f.s.done(), f.s.Status, c.want)
@@ -680,7 +679,7 @@ func TestToldFirst(t *testing.T) {
 	l := defaultLimits()
 	l.ready, l.listeners = readyNotify, nil
 	f := newFakeWorld(t, l, func() instant { return instant(time.Hour) })
-	f.s.start("start")
+	f.s.start()
 	f.prepared(nil)
 	f.tell()
 	f.want("1 starting")
@@ -693,7 +692,7 @@ func TestWaits(t *testing.T) {
 	l := defaultLimits()
 	l.watch, l.wait = true, true
 	f := newFakeWorld(t, l, func() instant { return 1 })
-	f.s.start("start")
+	f.s.start()
 	f.prepared(cannotStart("./app", syscall.ENOENT))
 	f.wantSaid("no such file or directory; waiting for the next build")
 	if f.s.done() {
@@ -711,7 +710,7 @@ func TestBuild(t *testing.T) {
 	l := defaultLimits()
 	l.watch, l.build = true, true
 	f := newFakeWorld(t, l, func() instant { return 1 })
-	f.s.start("start")
+	f.s.start()
 	if len(f.preparing) != 0 {
 		f.fatalf("started before it was built")
 	}
@@ -830,7 +829,7 @@ func TestRun(t *testing.T) {
 		}
 		kill := f.s.world.kill
 		f.s.world.kill = func(group int, sig syscall.Signal) { kill(group, sig); post(event{kind: evChild}) }
-		f.s.start("start")
+		f.s.start()
 		status := make(chan int)
 		go func() { status <- f.s.run(events, nil) }()
 		time.Sleep(time.Minute)
@@ -888,7 +887,7 @@ func FuzzStep(f *testing.F) {
 		l.wait = l.watch && script[0]&128 != 0
 		l.build = l.wait && l.check
 		w := newFakeWorld(t, l, func() instant { return 1 })
-		w.s.start("start")
+		w.s.start()
 		for _, b := range script[1:] {
 			if w.s.done() {
 				break

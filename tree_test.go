@@ -367,26 +367,36 @@ func TestSources(t *testing.T) {
 		{"a touch", none, func(s *workshop) map[time.Duration]func() {
 			return map[time.Duration]func(){sec: func() { s.write("main.go", "1") }}
 		}, 0, 1, nil},
-		{"the program itself", func(s *workshop, n int) { s.write("app", fmt.Sprint(n)) },
+		{
+			"the program itself", func(s *workshop, n int) { s.write("app", fmt.Sprint(n)) },
 			func(s *workshop) map[time.Duration]func() {
 				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 1, 1, nil},
-		{"a new file of another kind", func(s *workshop, n int) { s.write("out.o", fmt.Sprint(n)) },
+			}, 1, 1, nil,
+		},
+		{
+			"a new file of another kind", func(s *workshop, n int) { s.write("out.o", fmt.Sprint(n)) },
 			func(s *workshop) map[time.Duration]func() {
 				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 1, 1, nil},
-		{"a generator with the time in its output", func(s *workshop, n int) { s.write("gen.go", fmt.Sprint("gen", n)) },
+			}, 1, 1, nil,
+		},
+		{
+			"a generator with the time in its output", func(s *workshop, n int) { s.write("gen.go", fmt.Sprint("gen", n)) },
 			func(s *workshop) map[time.Duration]func() {
 				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 3, 1, nil},
-		{"a generator that writes the same", func(s *workshop, _ int) { s.write("gen.go", "2") },
+			}, 3, 1, nil,
+		},
+		{
+			"a generator that writes the same", func(s *workshop, _ int) { s.write("gen.go", "2") },
 			func(s *workshop) map[time.Duration]func() {
 				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 2, 1, nil},
-		{"a new name each time", func(s *workshop, n int) { s.write(fmt.Sprintf("tmp%d.go", n), "x") },
+			}, 2, 1, nil,
+		},
+		{
+			"a new name each time", func(s *workshop, n int) { s.write(fmt.Sprintf("tmp%d.go", n), "x") },
 			func(s *workshop) map[time.Duration]func() {
 				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 3, 1, nil},
+			}, 3, 1, nil,
+		},
 		{"a new name each time, and the last one removed", func(s *workshop, n int) {
 			if n > 1 {
 				s.remove(fmt.Sprintf("tmp%d.go", n-1))
@@ -395,10 +405,12 @@ func TestSources(t *testing.T) {
 		}, func(s *workshop) map[time.Duration]func() {
 			return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
 		}, 5, 1, nil},
-		{"two files in turn", func(s *workshop, n int) { s.write([]string{"gen.go", "lib.go"}[n%2], fmt.Sprint("gen", n)) },
+		{
+			"two files in turn", func(s *workshop, n int) { s.write([]string{"gen.go", "lib.go"}[n%2], fmt.Sprint("gen", n)) },
 			func(s *workshop) map[time.Duration]func() {
 				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 6, 1, nil},
+			}, 6, 1, nil,
+		},
 		{"a generated file removed and made", func(s *workshop, n int) {
 			s.remove("gen.go")
 			s.write("gen.go", fmt.Sprint("gen", n))
@@ -424,13 +436,15 @@ func TestSources(t *testing.T) {
 				sec + sec*6/10: func() { s.write("new.go", "2") },
 			}
 		}, 2, 1, map[string]string{"main.go": "2", "new.go": "2"}},
-		{"a generated file edited by hand", func(s *workshop, n int) { s.write("out.o", fmt.Sprint(n)) },
+		{
+			"a generated file edited by hand", func(s *workshop, n int) { s.write("out.o", fmt.Sprint(n)) },
 			func(s *workshop) map[time.Duration]func() {
 				return map[time.Duration]func(){
 					sec:      func() { s.write("main.go", "2") },
 					10 * sec: func() { s.write("out.o", "mine") },
 				}
-			}, 4, 1, nil},
+			}, 4, 1, nil,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -30,7 +30,7 @@ const (
 // library, the regular expressions and the rest are set up. That is a third of its time.
 func init() {
 	if len(os.Args) > 1 && os.Args[1] == Mark {
-		os.Exit(Parse(os.Args[2:]).Run())
+		os.Exit(Parse(os.Args[2:]).Run()) //nolint:forbidigo // there is no main yet that could
 	}
 }
 

@@ -39,7 +39,7 @@ func dieWith(parent int) error {
 		return err
 	}
 	if os.Getppid() != parent {
-		os.Exit(notExecutable) // nobody is left to be told
+		os.Exit(notExecutable) //nolint:forbidigo // nobody is left to be told
 	}
 	return nil
 }

@@ -8,9 +8,9 @@ import (
 	"os/signal"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"hotwrap/testapps/internal/app"
+
+	"golang.org/x/sys/unix"
 )
 
 // caught is every signal that a supervisor might send. Not URG, which the Go

@@ -9,9 +9,9 @@ import (
 	"net"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"hotwrap/testapps/internal/app"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {

@@ -14,9 +14,9 @@ import (
 	"os/signal"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"hotwrap/testapps/internal/app"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {

@@ -54,7 +54,7 @@ func (c client) ask(path string) {
 
 func (c client) answer(last bool) {
 	c.t.Helper()
-	r, err := http.ReadResponse(c.in, nil)
+	r, err := http.ReadResponse(c.in, nil) //nolint:bodyclose // its caller reads it to the end
 	if err != nil {
 		c.t.Fatalf("cannot read the answer: %v", err)
 	}
