@@ -191,11 +191,8 @@ func (cfg *config) command(rest []string, cut bool) error {
 	return nil
 }
 
-// validate checks what one option cannot know of another, and fills in the defaults that hang on it.
-func (cfg *config) validate() error {
-	if cfg.mode == modeExec {
-		return nil
-	}
+// fillIn sets the defaults that hang on a terminal, or on another option.
+func (cfg *config) fillIn() {
 	if !cfg.bake.set {
 		cfg.bake.d = defaultBake
 		if cfg.terminal {
@@ -211,6 +208,17 @@ func (cfg *config) validate() error {
 	if !cfg.stopTimeout.set {
 		cfg.stopTimeout.d = cfg.drainTimeout.d
 	}
+	if cfg.build != "" { // what it makes is watched, also beside --watch=PATH
+		cfg.watch.on, cfg.watch.program = true, true
+	}
+}
+
+// validate checks what one option cannot know of another.
+func (cfg *config) validate() error {
+	if cfg.mode == modeExec {
+		return nil
+	}
+	cfg.fillIn()
 	if cfg.logFormat != "text" && cfg.logFormat != "json" {
 		return usage("--log-format %q: it is text or json", cfg.logFormat)
 	}
@@ -218,9 +226,6 @@ func (cfg *config) validate() error {
 		if key, _, ok := strings.Cut(kv, "="); !ok || key == "" {
 			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it"}
 		}
-	}
-	if cfg.build != "" && !cfg.watch.on {
-		cfg.watch.on, cfg.watch.program = true, true
 	}
 	if cfg.src != "" && cfg.build == "" {
 		return &usageError{"--src is for --build", "--watch=" + cfg.src + " restarts without a build"}
