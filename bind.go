@@ -102,7 +102,13 @@ func (s listenSpec) collision(l *listener, others []*listener) error {
 func plannedListeners(specs []listenSpec, inherited []*listener) []*listener {
 	ls := slices.Clone(inherited)
 	for _, s := range specs {
-		ls = append(ls, &listener{addr: s.path, pin: int(s.pin)})
+		l := &listener{addr: s.path, pin: int(s.pin)}
+		if !s.ours() { // it is open already, and named after its port
+			if given, err := takeSocket(s.source); err == nil {
+				l.network, l.addr = given.network, given.addr
+			}
+		}
+		ls = append(ls, l)
 	}
 	nameListeners(specs, ls[len(inherited):], inherited)
 	return ls

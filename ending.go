@@ -130,7 +130,7 @@ func (s *supervisor) gone(g *generation, w *worker) {
 
 // emptied forgets a generation that is over once nothing of it is left.
 func (s *supervisor) emptied(g *generation) {
-	if len(g.Workers) > 0 || g.Check != 0 || g.Busy {
+	if len(g.Workers) > 0 || g.Check != 0 {
 		return
 	}
 	switch g.State {
@@ -358,6 +358,7 @@ func (s *supervisor) stopWorker(g *generation, w *worker) {
 
 func (s *supervisor) killGeneration(g *generation) {
 	g.Deadline, g.Report = 0, 0
+	g.Survey, g.Surveyed = surveyNone, 0
 	if s.Stop != nil {
 		s.Stop.Late, s.Status = true, 128+int(syscall.SIGKILL)
 	}

@@ -23,7 +23,7 @@ import (
 	"unicode/utf8"
 )
 
-const envFileMost = 1 << 20 // bytes read of an env file, and of all files of an envdir
+const envFileMost = 1 << 20 // bytes read of an env file, and of each file of an envdir
 
 // protocolNames are the variables that hotwrap may have inherited for itself; a trailing * stands for
 // any ending. LISTEN_ADDR and the like are the user's.

@@ -215,7 +215,7 @@ func (h *host) fail(err error) {
 	}
 }
 
-// shut gives everything back; done is closed before it, or nothing was started.
+// shut gives everything back; done is closed before it.
 func (h *host) shut() {
 	if h.unwatch != nil {
 		h.unwatch()
@@ -422,6 +422,9 @@ func (h *host) listenTo(serial int, l *launch) (e ears, err error) {
 	var fds [2]int
 	if err := unix.Pipe(fds[:]); err != nil {
 		h.close(e)
+		if l.ready >= 0 {
+			_ = unix.Close(l.ready)
+		}
 		return e, fmt.Errorf("cannot open a pipe: %w", err)
 	}
 	for _, fd := range fds {
@@ -564,7 +567,10 @@ func sightOf(v view, wanted map[uint64]string, others []string) sight {
 // survey counts the connections of a generation.
 func (h *host) survey(g *generation) {
 	number := g.Number
-	ls := slices.Clone(h.program.listeners)
+	var ls []*listener // copies: a repair changes the inode
+	for _, l := range h.program.listeners {
+		ls = append(ls, &listener{name: l.name, network: l.network, addr: l.addr, inode: l.inode})
+	}
 	var leaders []int
 	for _, w := range g.Workers {
 		leaders = append(leaders, w.PID)

@@ -632,6 +632,7 @@ func serve(cfg *config, stderr io.Writer) int {
 	h := newHost(newPrinter(stderr, cfg.logFormat == "json", cfg.least(), os.Environ()), nohup)
 	defer h.shut()
 	if err := h.setUp(cfg); err != nil {
+		close(h.done) // what was started already may be posting
 		h.fail(err)
 		return execStatus(err)
 	}

@@ -68,7 +68,7 @@ func (s *supervisor) settled(g *generation, w *worker) {
 		return
 	}
 	now := s.world.now()
-	w.State, w.Ready = workerReady, now
+	w.State, w.Ready, w.Limit = workerReady, now, 0
 	w.Look = now.add(lookAfter)
 	s.world.refresh()
 	switch g.State {
@@ -288,7 +288,10 @@ func (s *supervisor) hints(g *generation, see sight) {
 // unready says what a generation that was not ready in time still lacked.
 func (s *supervisor) unready(g *generation, now instant) string {
 	after := brief(now.since(g.Started))
-	if g.Check != 0 {
+	switch {
+	case g.Busy:
+		return "its files could not be read within " + after
+	case g.Check != 0:
 		return "--check did not end within " + after
 	}
 	text := "not ready after " + after

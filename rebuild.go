@@ -50,10 +50,10 @@ func (s *supervisor) changed(t trigger) {
 	}
 }
 
-// serves tells whether the serving generation is of a build.
+// serves tells whether the serving generation is of a build, and not given up.
 func (s *supervisor) serves(build string) bool {
 	g := s.serving()
-	return g != nil && g.Image != nil && g.Image.Build == build
+	return g != nil && g.Image != nil && g.Image.Build == build && !s.gaveUp(g)
 }
 
 // overtake lets a newer build stop the candidate of an older one, and asks for its own restart, if
@@ -73,7 +73,7 @@ func (s *supervisor) overtake(t trigger, r *request) {
 		s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Watch != "" })
 	case byWatch && s.Restart.Predecessor != 0 && s.Rebuild.Overtaken < overtakenMost:
 		s.Rebuild.Overtaken++
-		s.say(info("generation %d stopped for a newer build", c.Number))
+		s.say(info("generation %d stopped for a newer build", c.Number).tell(upReady)) // there may be no restart after it
 		s.abandon(c, superseded, "a newer build took its place")
 	}
 }
@@ -107,7 +107,11 @@ func (s *supervisor) notYet(g *generation, err error) bool {
 	pause := min(notYetFirst<<s.Rebuild.NotYet, notYetMost)
 	s.Rebuild.NotYet++
 	s.Rebuild.Look = s.world.now().add(pause)
-	s.say(verbose("generation %d not started yet: %v; looking again in %s", g.Number, err, brief(pause)))
+	m := verbose("generation %d not started yet: %v; looking again in %s", g.Number, err, brief(pause))
+	if s.Restart.Predecessor != 0 {
+		m = m.tell(upReady)
+	}
+	s.say(m)
 	s.world.runs("")
 	s.abandon(g, superseded, "the file is not ready to be executed")
 	return true

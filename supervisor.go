@@ -47,7 +47,7 @@ const (
 func (t instant) add(d time.Duration) instant   { return t + instant(d) }
 func (t instant) since(u instant) time.Duration { return time.Duration(t - u) }
 func (t instant) due(now instant) bool          { return t != 0 && t <= now }
-func earlier(a, b instant) instant              { return min(a-1, b-1) + 1 } // none counts as never
+
 //nolint:unparam // encoding.TextMarshaler has it so
 func (t instant) MarshalText() ([]byte, error) { return []byte(time.Duration(t).String()), nil }
 
@@ -261,6 +261,7 @@ type sight struct {
 func (s *supervisor) step(ev event) {
 	switch ev.kind {
 	case evTime:
+		s.sweep() // the end of one that is not our child is told by no signal
 	case evRequest:
 		s.requested(ev.request)
 	case evPrepared:
@@ -360,8 +361,10 @@ func (s *supervisor) askedStop(r request) {
 	}
 	s.answerAll(s.Pending, stopped, 0, "hotwrap is stopping")
 	s.Pending = nil
-	if s.Restart != nil {
-		s.abandon(s.generation(s.Restart.Successor), stopped, "hotwrap is stopping")
+	if r := s.Restart; r != nil {
+		if g := s.generation(r.Successor); g != nil { // else it failed already, and its predecessor still ends
+			s.abandon(g, stopped, "hotwrap is stopping")
+		}
 	}
 	if s.limits.stopDelay > 0 && s.serving() != nil {
 		s.Stop.Delay = now.add(s.limits.stopDelay)
@@ -383,7 +386,7 @@ func (s *supervisor) stopAll() {
 		case genServing:
 			s.drain(g, s.limits.stopTimeout)
 		case genDraining, genFailed:
-			g.Deadline = earlier(g.Deadline, limit)
+			g.Deadline = min(g.Deadline, limit) // none stays none: KILL is on its way
 		case genStarting, genReady, genGone: // abandoned before this, or no more
 		}
 	}
@@ -418,7 +421,8 @@ func (s *supervisor) begin(rs []request) {
 	s.Numbers++
 	g := &generation{
 		Number: s.Numbers, State: genStarting, Cause: rs[len(rs)-1].Cause, Started: now,
-		Slots: make([]slot, s.limits.workers), Busy: true,
+		Deadline: now.add(s.limits.readyTimeout), // also for a file system that hangs
+		Slots:    make([]slot, s.limits.workers), Busy: true,
 	}
 	s.Restart = &restart{Plan: s.plan(), Requests: rs, Successor: g.Number, Began: now}
 	p := s.serving()
@@ -446,11 +450,11 @@ func (s *supervisor) plan() plan {
 // prepared goes on with a generation whose image is pinned: --check, then the start.
 func (s *supervisor) prepared(ev event) {
 	g := s.generation(ev.number)
-	g.Image, g.Busy = ev.image, false
-	if g.State != genStarting { // abandoned while it was being prepared
-		s.emptied(g)
+	if g == nil { // abandoned while it was being prepared
+		s.world.release(&generation{Number: ev.number, Image: ev.image})
 		return
 	}
+	g.Image, g.Busy = ev.image, false
 	if ev.err != nil {
 		if !s.notYet(g, ev.err) {
 			s.fail(g, ev.err.Error(), execStatus(ev.err))
@@ -609,7 +613,7 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 		s.answerAll(s.Pending, failed, 0, reason)
 		s.Pending = nil
 	}
-	if p != nil && s.gaveUp(p) && p.State == genServing {
+	if p != nil && s.Restart == nil && s.gaveUp(p) && p.State == genServing { // a restart that waited may mend it
 		s.end(p)
 	}
 }
@@ -653,6 +657,7 @@ func (s *supervisor) revive(p *generation) {
 	now := s.world.now()
 	s.Restart = nil
 	p.State, p.Fallback, p.Deadline, p.Report, p.Drain = genServing, false, 0, 0, 0
+	p.Survey, p.Surveyed = surveyNone, 0 // the answer may still come: it is about what has ended
 	for i := range p.Slots {
 		p.Slots[i] = slot{Start: now}
 	}
@@ -700,7 +705,7 @@ func (s *supervisor) dueGeneration(g *generation, now instant) {
 		}
 	case genDraining:
 		switch {
-		case g.Surveyed.due(now):
+		case g.Surveyed.due(now), g.Survey == surveyStop && g.Deadline.due(now): // no KILL before the stop signal
 			s.surveyed(g, nil, false)
 		case g.Deadline.due(now):
 			g.Deadline, g.Report = 0, 0

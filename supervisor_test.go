@@ -43,6 +43,7 @@ type fakeWorld struct {
 	broken    bool         // a serving worker died by itself: fewer than N may be ready
 	spawnErr  error
 	disk      string // the build that lies on disk
+	reloading bool   // RELOADING without its READY
 }
 
 func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
@@ -195,7 +196,16 @@ func (f *fakeWorld) answer(v verdict) {
 	f.answers[v.Request.ID] = v.Result
 }
 
-func (f *fakeWorld) say(m message) { f.said = append(f.said, m) }
+func (f *fakeWorld) say(m message) {
+	f.said = append(f.said, m)
+	switch m.up {
+	case upReloading:
+		f.reloading = true
+	case upReady, upStopping:
+		f.reloading = false
+	case upStatus:
+	}
+}
 
 // check asserts what always holds.
 func (f *fakeWorld) check() {
@@ -220,6 +230,10 @@ func (f *fakeWorld) check() {
 	}
 	if len(f.s.Pending) > 0 && f.s.Restart == nil && !f.s.Ending {
 		f.fatalf("requests wait for nothing")
+	}
+	counting := slices.ContainsFunc(f.s.Generations, func(g *generation) bool { return g.Survey == surveyStop })
+	if f.reloading && f.s.Restart == nil && !f.s.Ending && !counting { // READY is said with the count
+		f.fatalf("the service manager waits for READY")
 	}
 }
 
@@ -804,6 +818,147 @@ func TestLingeringGroup(t *testing.T) {
 	}
 }
 
+// TestReadyAgain: the limit for a respawn to get ready ends when it is ready.
+func TestReadyAgain(t *testing.T) {
+	f := started(t, defaultLimits())
+	f.exit(exitStatus{Code: 3})
+	f.serve()
+	w := f.newest()
+	f.advance(f.s.limits.readyTimeout)
+	if w.State != workerReady {
+		f.fatalf("the worker that was started again is %s", w.State)
+	}
+}
+
+// TestStopBetween: a stop finds the predecessor still draining for a successor that was given up already.
+func TestStopBetween(t *testing.T) {
+	l := defaultLimits()
+	l.overlap, l.watch = false, true
+	f := started(t, l)
+	f.disk = "new"
+	f.changed()
+	f.prepared(nil)
+	f.disk = "newer"
+	f.changed()
+	f.want("1 draining")
+	f.ask(askStop, "SIGTERM")
+	f.surveyed()
+	f.obey()
+	if !f.s.done() || f.s.Status != 0 {
+		f.fatalf("done %v, status %d", f.s.done(), f.s.Status)
+	}
+}
+
+// TestQuietEnd: the last of a group may be another process's child; then no signal tells of its end.
+func TestQuietEnd(t *testing.T) {
+	f := started(t, defaultLimits())
+	f.procs[0].lingers = true
+	f.ask(askStop, "SIGTERM")
+	f.surveyed()
+	f.exit(exitStatus{})
+	f.procs[0].lingers = false
+	f.advance(20 * time.Second)
+	if !f.s.done() || f.s.Status != 0 {
+		f.fatalf("done %v, status %d", f.s.done(), f.s.Status)
+	}
+}
+
+// TestKillInDelay: an order to kill leaves nothing of the drain that it cuts short.
+func TestKillInDelay(t *testing.T) {
+	l := defaultLimits()
+	l.stopDelay = 10 * time.Second
+	f := started(t, l)
+	f.ask(askStop, "SIGINT")
+	f.advance(time.Second)
+	f.ask(askStop, "SIGINT")
+	f.surveyed()
+	f.step(event{kind: evChild})
+	if i := slices.IndexFunc(f.said, func(m message) bool { return strings.Contains(m.head, "up to") }); i >= 0 || !f.s.done() {
+		f.fatalf("done %v, said %d", f.s.done(), i)
+	}
+}
+
+// TestSlowSurvey: a drain that is over before its connections are counted begins with the stop signal all the same.
+func TestSlowSurvey(t *testing.T) {
+	l := defaultLimits()
+	l.stopTimeout = 100 * time.Millisecond
+	f := started(t, l)
+	f.ask(askStop, "SIGTERM")
+	f.advance(l.stopTimeout)
+	if f.procs[0].stopped == 0 {
+		f.fatalf("not told to stop")
+	}
+	f.obey()
+	if !f.s.done() || f.s.Status != 0 {
+		f.fatalf("done %v, status %d", f.s.done(), f.s.Status)
+	}
+}
+
+// TestHungFiles: a file system that hangs keeps neither the answer to a restart nor the stop.
+func TestHungFiles(t *testing.T) {
+	f := started(t, defaultLimits())
+	f.ask(askRestart, "SIGHUP")
+	f.advance(time.Minute)
+	f.wantSaid("generation 2 failed: its files could not be read within 1m; generation 1 serves on")
+	f.ask(askRestart, "SIGHUP")
+	f.ask(askStop, "SIGTERM")
+	f.surveyed()
+	f.obey()
+	if !f.s.done() || f.answers[1] != failed || f.answers[2] != stopped {
+		f.fatalf("done %v, verdicts %v", f.s.done(), f.answers)
+	}
+	f.prepared(nil) // whenever it comes
+}
+
+// TestRevivedUnharmed: what was asked about a predecessor before it ended does not touch it once it is started again.
+func TestRevivedUnharmed(t *testing.T) {
+	l := defaultLimits()
+	l.overlap = false
+	f := started(t, l)
+	f.ask(askRestart, "SIGHUP")
+	f.prepared(nil)
+	f.surveyed()
+	f.advance(l.drainTimeout) // its connections are counted before KILL
+	f.obey()
+	f.exec()
+	f.exit(exitStatus{Code: 9})
+	f.want("1 serving")
+	f.surveyed()
+	if w := f.newest(); w == nil || w.State != workerStarting {
+		f.fatalf("the predecessor is not started again")
+	}
+}
+
+// TestGaveUp: a restart that waits is another chance for a program that was given up.
+func TestGaveUp(t *testing.T) {
+	l := defaultLimits()
+	l.respawn = respawnNever
+	f := started(t, l)
+	f.ask(askRestart, "SIGHUP")
+	f.exit(exitStatus{Code: 3})
+	f.ask(askRestart, "SIGHUP")
+	f.prepared(errors.New("no"))
+	f.serve()
+	if g := f.s.serving(); g == nil || g.Number != 3 {
+		f.fatalf("generation 3 does not serve")
+	}
+}
+
+// TestGaveUpBuild: a build that was given up does not serve, so it is no reason to stop the candidate for nothing.
+func TestGaveUpBuild(t *testing.T) {
+	l := defaultLimits()
+	l.watch, l.respawn = true, respawnNever
+	f := started(t, l)
+	f.disk = "new"
+	f.changed()
+	f.exit(exitStatus{Code: 3})
+	f.disk = "abc"
+	f.changed()
+	f.prepared(nil) // of the candidate that was stopped
+	f.serve()
+	f.want("3 serving")
+}
+
 // TestRun: run acts exactly at its deadlines, on a clock that only synctest moves: the switch after the
 // bake, KILL after an hour of drain.
 func TestRun(t *testing.T) {
@@ -1017,6 +1172,11 @@ func (f *fakeWorld) finish() {
 	}
 	if !f.s.Ending && f.s.serving() == nil {
 		f.fatalf("nobody serves in the end")
+	}
+	for _, g := range f.s.Generations {
+		if g.State == genServing && !f.s.Ending && f.s.readyWorkers(g) < f.s.limits.workers && !f.s.gaveUp(g) {
+			f.fatalf("generation %d has too few workers in the end", g.Number)
+		}
 	}
 	f.ask(askStop, "SIGTERM")
 	for range 50 {

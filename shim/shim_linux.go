@@ -3,6 +3,7 @@ package shim
 // This file holds what of a process's start only Linux has.
 
 import (
+	"math"
 	"os"
 	"syscall"
 	"unsafe"
@@ -26,7 +27,7 @@ func closeOnExecExcept(keep []int) error {
 		}
 		first = uint(fd) + 1
 	}
-	if mark(^uint(0)>>1&0x7fffffff) != nil {
+	if mark(math.MaxInt32) != nil {
 		return markOneByOne(keep)
 	}
 	return nil
