@@ -6,6 +6,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -26,7 +27,9 @@ import (
 const (
 	idleTime   = 10 * time.Second
 	loadTime   = 2 * time.Second
-	loadRounds = 5 // of direct and wrapped in turn
+	loadRounds = 5                      // of direct and wrapped in turn
+	watchApart = 500 * time.Millisecond // between two builds, so that none belongs to the other
+	treeFiles  = 10_000
 )
 
 // benchBinaries builds hotwrap as it is released, and a program for it.
@@ -64,8 +67,11 @@ type wrapped struct {
 }
 
 // wrap starts hotwrap around the bench program and waits until it serves.
-func wrap(b *testing.B) *wrapped {
-	w := &wrapped{b: b, cmd: exec.Command(benchBinary(b, "hotwrap"), "-l", "127.0.0.1:0", "--bake", "0", "--", benchBinary(b, "quiet"))}
+func wrap(b *testing.B) *wrapped { return wrapProgram(b, benchBinary(b, "quiet")) }
+
+func wrapProgram(b *testing.B, program string, options ...string) *wrapped {
+	args := append([]string{"-l", "127.0.0.1:0", "--bake", "0"}, options...)
+	w := &wrapped{b: b, cmd: exec.Command(benchBinary(b, "hotwrap"), append(args, "--", program)...)}
 	stderr, err := w.cmd.StderrPipe()
 	if err == nil {
 		err = w.cmd.Start()
@@ -245,6 +251,80 @@ func reportAdded(b *testing.B, plain, through []time.Duration) {
 	b.ReportMetric(ms(median(plain)), "direct-ms")
 	b.ReportMetric(ms(median(through)), "hotwrap-ms")
 	b.ReportMetric(ms(median(through)-median(plain)), "added-ms")
+}
+
+// BenchmarkWatch: a writer has done its last step to the successor's first answer, less the program's own
+// start. Goal: 60 ms.
+func BenchmarkWatch(b *testing.B) {
+	program, err := os.ReadFile(benchBinary(b, "quiet"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	file := filepath.Join(b.TempDir(), "quiet")
+	aside := file + ".aside"
+	if err := os.WriteFile(file, program, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	for _, writer := range []struct {
+		name       string
+		ready, end func(build []byte) error
+	}{
+		{"mv", func(build []byte) error { return os.WriteFile(aside, build, 0o755) },
+			func([]byte) error { return os.Rename(aside, file) }},
+		{"build", func([]byte) error { return nil }, // go build: written aside and renamed at once
+			func(build []byte) error {
+				return errors.Join(os.WriteFile(aside, build, 0o755), os.Rename(aside, file))
+			}},
+		{"copy", func([]byte) error { return nil }, // cp -f, install: removed, and written where it lies
+			func(build []byte) error { return errors.Join(os.Remove(file), os.WriteFile(file, build, 0o755)) }},
+	} {
+		b.Run(writer.name, func(b *testing.B) {
+			w := wrapProgram(b, file, "-w")
+			var plain, through []time.Duration
+			for n := 2; b.Loop(); n++ {
+				took, _ := direct(b, false)
+				plain = append(plain, took)
+				build := fmt.Appendf(slices.Clip(program), "%s %d", writer.name, n) // what follows an ELF file is nothing to it
+				if err := writer.ready(build); err != nil {
+					b.Fatal(err)
+				}
+				time.Sleep(watchApart)
+				if err := writer.end(build); err != nil {
+					b.Fatal(err)
+				}
+				began, want := time.Now(), fmt.Sprintf("generation %d ", n)
+				for !strings.HasPrefix(fetchOnce(w.addr), want) {
+				}
+				through = append(through, time.Since(began))
+				w.await(fmt.Sprintf("generation %d gone", n-1))
+			}
+			reportAdded(b, plain, through)
+		})
+	}
+}
+
+// BenchmarkWatchTree: a tree of 10,000 files. Goals: it serves within 1 s, and then no context switch in 10 s.
+func BenchmarkWatchTree(b *testing.B) {
+	tree := b.TempDir()
+	for i := range treeFiles {
+		file := filepath.Join(tree, strconv.Itoa(i/100), strconv.Itoa(i))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(file), 0o644)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		began := time.Now()
+		w := wrapProgram(b, benchBinary(b, "quiet"), "--watch="+tree)
+		b.ReportMetric(ms(time.Since(began)), "start-ms")
+		pid := w.cmd.Process.Pid
+		time.Sleep(2 * lookAfter) // the last look at the worker
+		switches, ticks := switchesOf(b, pid), ticksOf(b, pid)
+		time.Sleep(idleTime)
+		b.ReportMetric(float64(switchesOf(b, pid)-switches), "switches")
+		b.ReportMetric(float64(ticksOf(b, pid)-ticks), "cpu-ticks")
+		b.ReportMetric(float64(statusOf(b, pid, "RssAnon:"))/1024, "anon-MiB")
+		w.stop()
+	}
 }
 
 // BenchmarkIdle: 10 s of nothing. Goal: no context switch, no CPU; resident under 8 MiB, anonymous under 3.

@@ -218,7 +218,7 @@ func TestStatusTable(t *testing.T) {
 		got = append(got, row[0])
 	}
 	want := []string{
-		"the program's own", "0", fmt.Sprint(statusNotReady), fmt.Sprint(statusFailed),
+		"the program's own", "0", "1", fmt.Sprint(statusNotReady), fmt.Sprint(statusFailed),
 		fmt.Sprintf("%d, %d", statusNoExec, statusNotFound), "128+N",
 	}
 	if !slices.Equal(got, want) {

@@ -182,10 +182,15 @@ func (s *supervisor) replace(p *generation) {
 
 // crashed starts a serving worker again, or gives it up; a successor that is ready anyway takes over.
 func (s *supervisor) crashed(g *generation, w *worker) {
+	now := s.world.now()
 	if s.Ending {
+		s.Status = w.exitCode()
+		s.say(warning("generation %d %s; not started again, hotwrap is stopping", g.Number, w.crash(now)).with("pid", w.PID))
+		if s.Stop != nil && s.Stop.Delay != 0 && s.readyWorkers(g) == 0 {
+			s.stopAll() // nobody serves any more: there is nothing to delay for
+		}
 		return
 	}
-	now := s.world.now()
 	text := fmt.Sprintf("generation %d %s", g.Number, w.crash(now))
 	if r := s.Restart; r != nil {
 		if next := s.generation(r.Successor); next != nil && next.State == genReady {
@@ -250,12 +255,18 @@ func (s *supervisor) gaveUp(g *generation) bool {
 	return !slices.ContainsFunc(g.Slots, func(sl slot) bool { return !sl.Over })
 }
 
+// leave ends hotwrap with a status, once everything has ended.
+func (s *supervisor) leave(status int) {
+	s.Ending, s.Status = true, status
+	s.stopBuild()
+}
+
 // end ends hotwrap with the status of g, which serves no more.
 func (s *supervisor) end(g *generation) {
 	if s.limits.wait {
 		s.waits(fmt.Sprintf("generation %d is not started again", g.Number))
 	} else {
-		s.Ending, s.Status = true, g.Status.shell()
+		s.leave(g.Status.shell())
 	}
 	s.drain(g, s.limits.stopTimeout)
 }
@@ -271,7 +282,9 @@ func (s *supervisor) drain(g *generation, limit time.Duration) {
 	for i := range g.Slots {
 		g.Slots[i].Start = 0
 	}
-	s.ask(g, surveyStop)
+	if len(g.Workers) > 0 {
+		s.ask(g, surveyStop)
+	}
 	s.emptied(g)
 }
 
@@ -293,6 +306,7 @@ func (s *supervisor) surveyed(g *generation, open []connection, known bool) {
 		for _, w := range slices.Clone(g.Workers) {
 			s.stopWorker(g, w)
 		}
+		s.next()
 	case surveyReport:
 		g.Period *= 2
 		g.Report = s.world.now().add(g.Period)
@@ -350,7 +364,11 @@ func (s *supervisor) stopWorker(g *generation, w *worker) {
 		if w.Main != 0 && s.world.owns(w, notice{pid: w.Main, uid: -1}) { // not one that is gone: its pid may be another's
 			to = w.Main
 		}
-		s.world.signal(to, g.stopSignal())
+		sig := g.stopSignal()
+		if w.Needs&needExec != 0 {
+			sig = syscall.SIGTERM // it still is the shim, to which the program's own signal means nothing
+		}
+		s.world.signal(to, sig)
 		s.world.signal(to, syscall.SIGCONT)
 	case workerStopping, workerKilling, workerExited:
 	}

@@ -277,6 +277,9 @@ func readEnvDir(path string) ([]string, error) {
 // parseEnvFile follows systemd.exec(5), EnvironmentFile=: lines KEY=VALUE, # and ; comments, quotes of
 // both kinds, a backslash continues a line, nothing is expanded.
 func parseEnvFile(text []byte) ([]string, error) {
+	if i := bytes.IndexByte(text, 0); i >= 0 {
+		return nil, fmt.Errorf("line %d: a NUL byte", 1+bytes.Count(text[:i], []byte("\n")))
+	}
 	if !utf8.Valid(text) {
 		return nil, errors.New("not UTF-8")
 	}

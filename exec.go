@@ -304,7 +304,7 @@ func (p *program) readHead(img, like *image) error {
 	if like != nil && sameContent(&like.stat, &st) {
 		img.Build, img.script = like.Build, like.script
 	} else {
-		img.Build, img.script = contentOf(img.Path)
+		img.Build, img.script = contentOf(img.Path, &st)
 	}
 	switch {
 	case !canRunPinned:
@@ -323,14 +323,24 @@ func sameContent(a, b *unix.Stat_t) bool {
 	return a.Ino != 0 && a.Dev == b.Dev && a.Ino == b.Ino && a.Size == b.Size && a.Mtim == b.Mtim && a.Ctim == b.Ctim
 }
 
+// samePin tells whether an opened file is the pinned one.
+func samePin(st os.FileInfo, pin *unix.Stat_t) bool {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && sys.Ino == pin.Ino && sys.Dev == pin.Dev
+}
+
 // contentOf is the short hash of a file's content and whether it is a script. A file that may be run
 // but not read has no hash.
-func contentOf(path string) (build string, script bool) {
+// With a pin, the path may have been replaced since: then there is none either.
+func contentOf(path string, pin *unix.Stat_t) (build string, script bool) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "unknown", false
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err != nil || pin != nil && !samePin(st, pin) {
+		return "unknown", false
+	}
 	head := make([]byte, 2)
 	n, _ := io.ReadFull(f, head)
 	h := sha256.New()
@@ -403,6 +413,9 @@ func (p *program) start(img *image, l launch) (pid int, err error) {
 	files = append(files, uintptr(l.report), uintptr(img.Dir))
 	path, pinned := img.run()
 	if pinned {
+		path = ""
+	}
+	if canRunPinned && !img.script { // the shim looks again: the file may be replaced meanwhile
 		spec.Exe = len(files)
 		files = append(files, uintptr(img.Exe))
 	}
@@ -435,7 +448,7 @@ func fork(args, env []string, files []uintptr, sys *syscall.SysProcAttr) (int, e
 // identity is what every process of the program takes on beside descriptors and directory.
 func (p *program) identity() shim.Spec {
 	spec := shim.New()
-	if p.user != nil {
+	if p.user != nil && (os.Geteuid() == 0 || p.user.uid != os.Geteuid()) {
 		spec.UID, spec.GID, spec.Groups = p.user.uid, p.user.gid, p.user.groups
 	}
 	if p.die {
@@ -471,6 +484,15 @@ func (p *program) number(ls []*listener) (err error) {
 	p.listeners = ls
 	if p.numbers, err = fdNumbers(ls, taken); err != nil {
 		return usage("--listen %v", err)
+	}
+	var most unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &most); err != nil {
+		return fmt.Errorf("cannot read the limit on open files: %v", err)
+	}
+	for i, n := range p.numbers {
+		if uint64(n) >= uint64(most.Cur) { //nolint:unconvert // FreeBSD counts in int64
+			return usage("--listen: cannot pass %q as descriptor %d: the limit on open files is %d (RLIMIT_NOFILE)", ls[i].name, n, most.Cur)
+		}
 	}
 	return nil
 }

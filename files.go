@@ -18,7 +18,7 @@ func realDisk() disk {
 	return disk{
 		stat: statFile, word: askKernel, whole: wholeFile, chain: chainOf, slow: slowKind,
 		content: func(path string) string {
-			hash, _ := contentOf(path)
+			hash, _ := contentOf(path, nil)
 			return hash
 		},
 	}

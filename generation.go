@@ -88,6 +88,7 @@ type worker struct {
 	Watched   []string      `json:"watched,omitempty"` // listeners that it was seen to watch
 	Blame     string        `json:"blame,omitempty"`   // why hotwrap ended it, if not in order
 	Says      string        `json:"says,omitempty"`    // its last STATUS=
+	Word      string        `json:"word,omitempty"`    // by which way it said that it is ready
 }
 
 // slot is the place of one worker in its generation, over all its respawns.
@@ -154,6 +155,8 @@ const (
 // by names how the worker was seen to be ready.
 func (w *worker) by() string {
 	switch {
+	case w.Wants&needTold != 0 && w.Word == "fd":
+		return "fd"
 	case w.Wants&needTold != 0:
 		return "notify"
 	case w.Wants&needWatch != 0:

@@ -167,6 +167,9 @@ func (h *host) listen(cfg *config, environ []string) error {
 	for i, l := range p.listeners {
 		h.say(info("listening on %s %s as %q", l.network, l.addr, l.name).with("fd", p.numbers[i]))
 	}
+	if n := listenFDS(p.numbers); n < len(p.listeners) {
+		h.say(warning("LISTEN_FDS tells of %s only: descriptor %d, the next, is none", count(n, "listener"), firstListenFD+n))
+	}
 	h.unwatch, err = watchListeners(p.listeners, func(l *listener) { h.post(event{kind: evSpoilt, name: l.name}) })
 	if err != nil {
 		h.say(warning("nobody watches over the listeners: %v", err))
@@ -422,9 +425,7 @@ func (h *host) listenTo(serial int, l *launch) (e ears, err error) {
 	var fds [2]int
 	if err := unix.Pipe(fds[:]); err != nil {
 		h.close(e)
-		if l.ready >= 0 {
-			_ = unix.Close(l.ready)
-		}
+		_ = unix.Close(l.ready) // no harm if it is none
 		return e, fmt.Errorf("cannot open a pipe: %w", err)
 	}
 	for _, fd := range fds {
@@ -668,19 +669,23 @@ func (h *host) refresh() {
 }
 
 // repair mends what a program spoilt of a listener.
-func (h *host) repair(name string) {
+// It tells whether the socket is another now: then nobody serves it before a restart.
+func (h *host) repair(name string) (replaced bool) {
 	for _, l := range h.open() {
 		if l.name != name {
 			continue
 		}
+		inode := l.inode
 		what, err := l.repair()
 		switch {
 		case err != nil:
-			h.say(warning("cannot repair listener %q: %v", name, err))
+			h.say(warning("listener %q is broken: %v", name, err))
 		case what != "":
-			h.say(warning("listener %q was spoilt by the program: %s", name, what))
+			h.say(warning("listener %q was spoilt: %s", name, what))
 		}
+		replaced = replaced || l.inode != inode
 	}
+	return replaced
 }
 
 // closing lets balancers see refusals once the program closes its copies.

@@ -9,11 +9,15 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"hotwrap/shim"
 )
 
-const lookMark = "_look" // the helper's first argument
+const (
+	lookMark     = "_look"         // the helper's first argument
+	lookPatience = 5 * time.Second // for its answer
+)
 
 // lookAsUser forks a helper with the program's user id that looks at pid; the function returned reads
 // what it saw, and may block.
@@ -37,6 +41,7 @@ func (p *program) lookAsUser(pid int, inodes []uint64) func() view {
 	}
 	return func() view {
 		defer r.Close()
+		_ = r.SetReadDeadline(time.Now().Add(lookPatience))
 		var a answer
 		if err := json.NewDecoder(io.LimitReader(r, 1<<20)).Decode(&a); err != nil {
 			return view{blind: fmt.Sprintf("cannot ask a helper: %v", err)}

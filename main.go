@@ -143,7 +143,7 @@ func usage(format string, args ...any) *usageError {
 // parseArgs cuts args at the first "--", since what follows is the program's and nothing of it ours,
 // and reads the left half and the environment.
 func parseArgs(args, environ []string) (*config, error) {
-	cfg := &config{terminal: isTerminal(0), trace: getenv(environ, "HOTWRAP_TRACE") != ""}
+	cfg := &config{terminal: isTerminal(0), trace: traced(environ)}
 	if len(args) == 0 {
 		cfg.mode = modeNothing
 		return cfg, nil
@@ -166,6 +166,12 @@ func parseArgs(args, environ []string) (*config, error) {
 		return nil, err
 	}
 	return cfg, cfg.validate()
+}
+
+// traced tells whether HOTWRAP_TRACE asks for a trace.
+func traced(environ []string) bool {
+	value := getenv(environ, "HOTWRAP_TRACE")
+	return value != "" && value != "0"
 }
 
 // command reads what is left of the options' side of "--".
@@ -227,6 +233,12 @@ func (cfg *config) validate() error {
 			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it"}
 		}
 	}
+	if cfg.readyTimeout.d == 0 {
+		return usage("--ready-timeout %q: nothing is ready in no time", "0")
+	}
+	if cfg.quiet && cfg.verbose {
+		return usage("--quiet and --verbose: it is one or the other")
+	}
 	if cfg.src != "" && cfg.build == "" {
 		return &usageError{"--src is for --build", "--watch=" + cfg.src + " restarts without a build"}
 	}
@@ -264,6 +276,9 @@ func (cfg *config) limits(listeners []*listener) limits {
 		if ls.datagram() && !cfg.overlapSet {
 			l.overlap = false // two readers of one UDP socket would split its datagrams at random
 		}
+	}
+	if cfg.stdin && !cfg.overlapSet {
+		l.overlap = false // a terminal has one owner
 	}
 	return l
 }
@@ -376,8 +391,10 @@ func (v *watchValue) IsBoolFlag() bool { return true }
 type signalValue struct{ sig syscall.Signal }
 
 func (v *signalValue) Set(text string) (err error) {
-	v.sig, err = parseSignal(text)
-	return err
+	if v.sig, err = parseSignal(text); err != nil {
+		return fmt.Errorf("there is no such signal on %s", runtime.GOOS)
+	}
+	return nil
 }
 func (v *signalValue) String() string { return "" }
 
@@ -481,6 +498,9 @@ func (cfg *config) parseOptions(args, environ []string) (rest []string, err erro
 		Action: func(c *cli.Context) error {
 			rest = c.Args().Slice()
 			cfg.overlapSet = c.IsSet("no-overlap")
+			if err := refuseEmpty(c); err != nil {
+				return err
+			}
 			return cfg.readVariables(c, environ)
 		},
 	}
@@ -494,6 +514,18 @@ func (cfg *config) parseOptions(args, environ []string) (rest []string, err erro
 		cfg.mode = modeVersion
 	}
 	return rest, nil
+}
+
+// refuseEmpty refuses an option whose value is empty: a shell variable that is not set, most likely, and
+// "-u $APP_USER" must not mean root then.
+func refuseEmpty(c *cli.Context) error {
+	for _, f := range c.App.Flags {
+		name := f.Names()[0]
+		if _, text := f.(*cli.StringFlag); text && c.IsSet(name) && c.String(name) == "" {
+			return usage("--%s \"\": it needs a value", name)
+		}
+	}
+	return nil
 }
 
 // readVariables sets each option from its variable, unless the command line has it.

@@ -12,6 +12,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -84,6 +85,28 @@ var buildApps = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
+// goDirs are the caches of the go command, which a script's own home would hide.
+var goDirs = sync.OnceValues(func() (map[string]string, error) {
+	dirs := map[string]string{}
+	out, err := exec.Command("go", "env", "-json", "GOCACHE", "GOMODCACHE").Output()
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask for go's caches: %w", err)
+	}
+	return dirs, json.Unmarshal(out, &dirs)
+})
+
+// onFileSystems counts the file systems of some directories; those that are missing are on none.
+func onFileSystems(dirs ...string) int {
+	found := map[string]bool{}
+	for _, dir := range dirs {
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) == nil {
+			found[fmt.Sprint(st.Dev)] = true
+		}
+	}
+	return len(found)
+}
+
 func TestScript(t *testing.T) {
 	bin, err := buildApps()
 	if err != nil {
@@ -102,8 +125,14 @@ func TestScript(t *testing.T) {
 			case "ipv6":
 				l, err := net.Listen("tcp6", "[::1]:0")
 				return err == nil && l.Close() == nil, nil
+			case "shm": // another file system than that of the scripts
+				return onFileSystems(os.TempDir(), "/dev/shm") == 2, nil
 			case "pidns": // a new pid namespace can be made
 				return exec.Command("unshare", "--pid", "--fork", "--mount-proc", "true").Run() == nil, nil
+			case "overlay": // one can be mounted, in a namespace of its own
+				return exec.Command("unshare", "--mount", "mount", "-t", "overlay", "-o", "lowerdir=/etc:/usr", "overlay", "/mnt").Run() == nil, nil
+			case "userns": // a new user namespace can be made, with limits of its own
+				return exec.Command("unshare", "--user", "--map-root-user", "sh", "-c", "echo 0 >/proc/sys/user/max_inotify_instances").Run() == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
@@ -136,7 +165,8 @@ type scriptRun struct {
 	hotwrap *exec.Cmd // the last one seen in the background
 
 	notify *net.UnixConn
-	heard  chan string // datagrams, from the goroutine that reads notify
+	log    *os.File    // for scripts that await verbose lines: hotwrap's stderr instead of its datagrams
+	heard  chan string // datagrams and lines, from the goroutines that read notify and log
 	said   []string    // those taken from heard, in order
 	next   int         // of said: where the next await begins,
 	offset int         // and where in it
@@ -192,18 +222,28 @@ func setUp(env *testscript.Env, bin string) error {
 		if s.notify != nil {
 			s.notify.Close()
 		}
+		if s.log != nil {
+			s.log.Close()
+		}
 		os.RemoveAll(dir)
 	})
 	if err := s.open(); err != nil {
 		return err
 	}
 	env.Defer(s.cutLifeline)
+	goDirs, err := goDirs()
+	if err != nil {
+		return err
+	}
 	sources, err := filepath.Abs("testapps")
 	env.Vars = append(env.Vars,
 		"PATH="+bin+string(os.PathListSeparator)+env.Getenv("PATH"),
 		"TESTAPPS="+sources,
 		"TESTAPP_LIFELINE="+s.path("lifeline"),
+		"GOCACHE="+goDirs["GOCACHE"],
+		"GOMODCACHE="+goDirs["GOMODCACHE"],
 		"HOTWRAP_RUNTIME_DIR="+s.path("run"),
+		"LOG="+s.path("log"),
 		"SOCKETS="+s.path("sockets"),
 		"NOTIFY_SOCKET="+s.path("notify"))
 	if os.Getenv("GORACE") == "" {
@@ -220,6 +260,7 @@ func (s *scriptRun) open() error {
 		os.Chmod(s.dir, 0o711), // programs that run as another user pass through
 		os.Mkdir(s.path("run"), 0o700),
 		os.Mkdir(s.path("sockets"), 0o755),
+		unix.Mkfifo(s.path("log"), 0o644),
 		unix.Mkfifo(s.path("lifeline"), 0o644))
 	if err != nil {
 		return err
@@ -232,8 +273,14 @@ func (s *scriptRun) open() error {
 	if err != nil {
 		return err
 	}
-	go func() {
-		defer close(s.heard)
+	if err != nil {
+		return err
+	}
+	if s.log, err = os.OpenFile(s.path("log"), os.O_RDWR|unix.O_NONBLOCK, 0); err != nil {
+		return err
+	}
+	var readers sync.WaitGroup
+	readers.Go(func() {
 		for buf := make([]byte, 1<<16); ; {
 			n, err := s.notify.Read(buf)
 			if err != nil {
@@ -241,6 +288,15 @@ func (s *scriptRun) open() error {
 			}
 			s.heard <- string(buf[:n])
 		}
+	})
+	readers.Go(func() {
+		for lines := bufio.NewScanner(s.log); lines.Scan(); {
+			s.heard <- lines.Text()
+		}
+	})
+	go func() {
+		readers.Wait()
+		close(s.heard)
 	}()
 	return nil
 }
@@ -340,8 +396,8 @@ func (s *scriptRun) unseen(args []string) error {
 	return nil
 }
 
-// fence takes in every datagram that was sent before now: a socket's queue is in order, so it sends
-// one of its own and reads up to that.
+// fence takes in every datagram and line that was sent before now: a socket's queue is in order, and a
+// pipe's, so it sends one of its own and reads up to that.
 func (s *scriptRun) fence() error {
 	s.fences++
 	mark := fmt.Sprintf("\x00fence %d", s.fences)
@@ -353,11 +409,16 @@ func (s *scriptRun) fence() error {
 	if _, err := io.WriteString(c, mark); err != nil {
 		return err
 	}
+	if _, err := io.WriteString(s.log, mark+"\n"); err != nil {
+		return err
+	}
+	marks := 2
 	for text := range s.heard {
-		if text == mark {
+		if text != mark {
+			s.said = append(s.said, text)
+		} else if marks--; marks == 0 {
 			return nil
 		}
-		s.said = append(s.said, text)
 	}
 	return net.ErrClosed
 }

@@ -191,7 +191,7 @@ func (s *supervisor) told(g *generation, w *worker, by string) {
 			return
 		}
 	}
-	g.Told = true
+	g.Told, w.Word = true, by
 	if w.State != workerStarting {
 		return
 	}
@@ -266,10 +266,16 @@ func (s *supervisor) unwatched(g *generation, w *worker) []string {
 	return slices.DeleteFunc(slices.Clone(must), func(name string) bool { return slices.Contains(w.Watched, name) })
 }
 
+// deaf tells whether a worker of the first generation was never seen to watch a listener: the program
+// may not know of them. A successor's predecessor did.
+func (s *supervisor) deaf(g *generation) bool {
+	return s.model(g) == nil && slices.ContainsFunc(g.Workers, func(w *worker) bool { return w.Needs&needWatch != 0 && len(w.Watched) == 0 })
+}
+
 // hints names what the last look at a ready worker found odd, once for each oddity.
 func (s *supervisor) hints(g *generation, see sight) {
 	for _, addr := range see.others {
-		if !slices.Contains(s.Hinted, addr) {
+		if s.limits.overlap && !slices.Contains(s.Hinted, addr) {
 			s.Hinted = append(s.Hinted, addr)
 			s.say(hint("generation %d also listens on %s; use -l NAME=%s or --no-overlap", g.Number, addr, addr))
 		}
@@ -297,9 +303,13 @@ func (s *supervisor) unready(g *generation, now instant) string {
 	text := "not ready after " + after
 	for _, w := range g.Workers {
 		if w.Needs&needTold != 0 {
-			text += "; it did not say READY=1"
-			if s.limits.ready == readyAuto {
-				text += ", which its predecessor did"
+			switch s.limits.ready {
+			case readyFD:
+				text += "; it wrote no newline to its descriptor"
+			case readyAuto:
+				text += "; it did not say READY=1, which its predecessor did"
+			case readyNotify, readyAlive:
+				text += "; it did not say READY=1"
 			}
 		}
 		if lacks := s.unwatched(g, w); w.Needs&needWatch != 0 && len(lacks) > 0 {

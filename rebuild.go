@@ -42,10 +42,13 @@ func (s *supervisor) changed(t trigger) {
 	case t.program && s.Rebuild.Bad != "" && t.to == s.Rebuild.Bad:
 		s.say(info("%s is build %s again, which failed before; HUP tries it all the same", t.name, t.to))
 		s.overtake(t, nil)
-	case t.program && s.serves(t.to):
+	case t.program && s.serves(t.to) && !t.owed:
 		s.say(verbose("%s is build %s again, which serves", t.name, t.to))
 		s.overtake(t, nil)
 	default:
+		if g := s.serving(); t.owed && g != nil && g.Image != nil {
+			t.from = g.Image.Build
+		}
 		s.overtake(t, &request{Ask: askRestart, Cause: "watch", Watch: t.String()})
 	}
 }
@@ -181,9 +184,16 @@ func (s *supervisor) buildFailed(text string, status int) {
 		s.waits(text)
 	case s.Numbers == 0:
 		s.say(failure("%s", text))
-		s.Ending, s.Status = true, status
+		s.leave(status)
 	default:
 		s.say(warning("%s", text))
+	}
+}
+
+// stopBuild ends --build: what it would make is wanted no more.
+func (s *supervisor) stopBuild() {
+	if s.Rebuild.PID != 0 {
+		s.world.kill(s.Rebuild.PID, syscall.SIGKILL)
 	}
 }
 
@@ -202,6 +212,8 @@ func size(n int64) string {
 // String says what changed: "myapp changed (a1b2c3 → d4e5f6, 8.4 MB)".
 func (t trigger) String() string {
 	switch {
+	case t.program && t.from != "" && t.from == t.to:
+		return fmt.Sprintf("%s is back (%s, %s)", t.name, t.to, size(t.size))
 	case t.program && t.from != "":
 		return fmt.Sprintf("%s changed (%s → %s, %s)", t.name, t.from, t.to, size(t.size))
 	case t.program:

@@ -107,6 +107,7 @@ type executable struct {
 	dealt   bool   // nothing is left to be told of it
 	proved  bool   // somebody was told of it, or it runs
 	told    string // content, and no generation was started since
+	owed    bool   // a start was put off: it is to be made up for, whatever lies there then
 	build   string // what runs
 	before  string // what ran before that
 	served  time.Time
@@ -123,7 +124,7 @@ func (w *watcher) newExecutable() *executable {
 	}
 	p.path = path
 	if p.sig, err = w.disk.stat(path); err != nil {
-		w.say(warning("%q is not there: %v", p.name, err).end("waiting for it"))
+		w.say(verbose("%q is not there: %v", p.name, err).end("waiting for it")) // whoever starts it tells, or --build makes it
 		p.sig = signature{}
 		return p
 	}
@@ -168,10 +169,10 @@ func (p *executable) started(build string, now time.Time) {
 		if p.told == "" {
 			p.build = p.before
 		}
-		p.told, p.dealt, p.sample = "", false, signature{}
+		p.told, p.dealt, p.owed, p.sample = "", false, true, signature{}
 		return
 	}
-	p.before, p.build, p.served, p.told = p.build, build, now, ""
+	p.before, p.build, p.served, p.told, p.owed = p.build, build, now, "", false
 	if !p.proved && p.disk != "" && p.disk != build && build != "unknown" { // replaced before the watch was there
 		p.dealt = false
 		p.again(now)
@@ -327,7 +328,7 @@ func (p *executable) settled(sig signature, content string) {
 		p.w.say(info("%q is back, the same as before", p.name))
 	case known:
 		p.w.say(verbose("%q was touched, its content is the same", p.name))
-	case content == p.build && p.told == "":
+	case content == p.build && p.told == "" && !p.owed:
 		p.w.say(verbose("%q is what runs", p.name))
 	case content == p.told:
 	default:
@@ -340,7 +341,7 @@ func (p *executable) settled(sig signature, content string) {
 		}
 		p.told = content
 		p.w.send(watchNews{trigger: &trigger{
-			path: p.path, name: p.name, from: shown(from), to: shown(content), size: sig.size, program: true,
+			path: p.path, name: p.name, from: shown(from), to: shown(content), size: sig.size, program: true, owed: p.owed,
 		}})
 	}
 }

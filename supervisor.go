@@ -134,6 +134,7 @@ type stopping struct {
 	Since instant `json:"since"`
 	Delay instant `json:"delay,omitempty"` // serve on until then
 	Late  bool    `json:"late,omitempty"`  // somebody did not end in time
+	INT   instant `json:"int,omitempty"`   // of the first SIGINT
 }
 
 // state is every fact that the supervisor owns; plain data, so that snapshot can write it.
@@ -193,7 +194,7 @@ type world struct {
 	route      func(shares map[int]int)                            // generation → share of the new connections
 	refresh    func()                                              // the listeners' own settings, after each ready
 	promote    func(g *generation)                                 // it may live as long as anybody now (oom_score_adj)
-	repair     func(name string)                                   // a listener that a program spoilt
+	repair     func(name string) (replaced bool)                   // a listener that a program spoilt
 	forget     func(w *worker)                                     // its sources end
 	release    func(g *generation)                                 // its pins are let go
 	closing    func()                                              // the stop has begun: balancers shall see refusals
@@ -286,7 +287,9 @@ func (s *supervisor) step(ev event) {
 	case evChanged:
 		s.changed(ev.trigger)
 	case evSpoilt:
-		s.world.repair(ev.name)
+		if s.world.repair(ev.name) && !s.Ending {
+			s.askedRestart(request{Ask: askRestart, Cause: "repair"}) // nobody serves the new socket yet
+		}
 	}
 	s.due()
 }
@@ -331,8 +334,9 @@ func (s *supervisor) requested(r request) {
 func (s *supervisor) askedRestart(r request) {
 	switch {
 	case s.Ending:
+		s.say(info("no restart: hotwrap is stopping").with("by", r.Cause))
 		s.answer(r, stopped, 0, "hotwrap is stopping")
-	case s.Restart == nil:
+	case s.Restart == nil && !s.announcing():
 		s.begin([]request{r})
 	default:
 		if len(s.Pending) > 0 && !s.Pending[0].joins(r) {
@@ -340,7 +344,7 @@ func (s *supervisor) askedRestart(r request) {
 			s.Pending = nil
 		}
 		s.Pending = append(s.Pending, r)
-		s.say(verbose("restart waits for generation %d", s.Restart.Successor).with("by", r.Cause))
+		s.say(verbose("the restart waits for the one before it").with("by", r.Cause))
 	}
 }
 
@@ -350,15 +354,23 @@ func (s *supervisor) askedStop(r request) {
 	now := s.world.now()
 	if s.Stop != nil {
 		s.answer(r, stopped, 0, "")
-		if r.Cause == "SIGINT" && now.since(s.Stop.Since) >= secondINT {
+		switch {
+		case r.Cause != "SIGINT":
+		case s.Stop.INT == 0:
+			s.Stop.INT = now
+		case now.since(s.Stop.INT) >= secondINT:
 			s.killAll()
 		}
 		return
 	}
 	s.Stop, s.Ending = &stopping{Cause: r.Cause, Since: now}, true
-	if s.Rebuild.PID != 0 {
-		s.world.kill(s.Rebuild.PID, syscall.SIGKILL)
+	if r.Cause == "SIGINT" {
+		s.Stop.INT = now
 	}
+	if n := len(s.Pending); n > 0 {
+		s.say(info("%s that waited will not come: hotwrap is stopping", count(n, "restart")))
+	}
+	s.stopBuild()
 	s.answerAll(s.Pending, stopped, 0, "hotwrap is stopping")
 	s.Pending = nil
 	if r := s.Restart; r != nil {
@@ -599,7 +611,7 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 	case first && s.limits.wait:
 		s.waits(text)
 	case first:
-		s.Ending, s.Status = true, status
+		s.leave(status)
 		s.say(failure("%s", text))
 	case p != nil && p.Fallback:
 		s.say(warning("%s; generation %d is started again", text, p.Number).tell(upReady))
@@ -642,9 +654,15 @@ func (s *supervisor) abandon(g *generation, res result, reason string) {
 	s.next()
 }
 
+// announcing tells whether the line about the last switch is still to come: what follows must not
+// overtake it, in the log nor upward.
+func (s *supervisor) announcing() bool {
+	return slices.ContainsFunc(s.Generations, func(g *generation) bool { return g.Survey == surveyStop })
+}
+
 // next starts the restart that waits, if nothing is in its way.
 func (s *supervisor) next() {
-	if s.Restart != nil || s.Ending || len(s.Pending) == 0 {
+	if s.Restart != nil || s.Ending || len(s.Pending) == 0 || s.announcing() {
 		return
 	}
 	rs := s.Pending
@@ -690,7 +708,12 @@ func (s *supervisor) dueGeneration(g *generation, now instant) {
 	switch g.State {
 	case genStarting:
 		if g.Deadline.due(now) {
-			s.fail(g, s.unready(g, now), statusNotReady)
+			reason, deaf := s.unready(g, now), s.deaf(g)
+			s.fail(g, reason, statusNotReady)
+			if deaf {
+				s.say(hint("behind a launcher (sh -c, timeout, make) LISTEN_PID is not the program's: " +
+					"write hotwrap exec -- PROGRAM there; node and sudo pass no descriptors on"))
+			}
 		}
 	case genReady:
 		if g.Deadline.due(now) {

@@ -68,7 +68,7 @@ func (f *fakeWorld) world() world {
 		owns:    func(*worker, notice) bool { return true },
 		halted:  func(int) bool { return false },
 		route:   f.route,
-		refresh: func() {}, promote: func(*generation) {}, repair: func(string) {}, forget: func(*worker) {},
+		refresh: func() {}, promote: func(*generation) {}, repair: func(string) bool { return false }, forget: func(*worker) {},
 		release: func(*generation) {}, closing: func() {}, alive: func() {}, clear: func() {},
 		build: func() (int, error) { return f.start(0, 0, true) }, built: func() {}, runs: func(string) {}, watchAgain: func() {},
 		answer: f.answer,
@@ -223,12 +223,19 @@ func (f *fakeWorld) check() {
 	if count[genServing] > 1 || count[genStarting]+count[genReady] > 1 {
 		f.fatalf("too many generations in one state: %v", count)
 	}
+	for _, g := range f.s.Generations {
+		for _, w := range g.Workers {
+			if w.State == workerReady && w.Limit != 0 {
+				f.fatalf("worker %d is ready and will be killed", w.Serial)
+			}
+		}
+	}
 	for _, at := range f.s.deadlines() {
 		if at.due(f.clock()) && at.since(f.s.world.now()) < 0 {
 			f.fatalf("a deadline stays due: run would spin")
 		}
 	}
-	if len(f.s.Pending) > 0 && f.s.Restart == nil && !f.s.Ending {
+	if len(f.s.Pending) > 0 && f.s.Restart == nil && !f.s.Ending && !f.s.announcing() {
 		f.fatalf("requests wait for nothing")
 	}
 	counting := slices.ContainsFunc(f.s.Generations, func(g *generation) bool { return g.Survey == surveyStop })
@@ -465,11 +472,13 @@ func TestPending(t *testing.T) {
 	}
 	f.serve()
 	f.advance(time.Second)
+	f.surveyed()
 	if f.s.Numbers != 3 {
 		f.fatalf("%d generations, want 3", f.s.Numbers)
 	}
 	f.serve()
 	f.advance(time.Second)
+	f.surveyed()
 	for id := range f.asked {
 		if f.answers[id] != promoted {
 			f.fatalf("request %d: %q", id, f.answers[id])
@@ -629,6 +638,7 @@ func TestOvertake(t *testing.T) {
 	f.want("1 serving", "4 failed", "5 starting")
 	f.serve()
 	f.advance(time.Second)
+	f.surveyed()
 	f.serve()
 	f.advance(time.Second)
 	f.surveyed()

@@ -17,6 +17,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -238,6 +239,10 @@ func lockPath(path string) (unlock func(), err error) {
 			return nil, fmt.Errorf("cannot create a lock in %q: %w", filepath.Clean(dir), err)
 		}
 		file := os.NewFile(uintptr(fd), name)
+		if st, err := file.Stat(); err != nil || !trusted(st) {
+			file.Close()
+			return nil, fmt.Errorf("cannot lock %q: another user owns it", name) // and could hold it for ever
+		}
 		if err := flock(fd); err != nil {
 			file.Close()
 			return nil, fmt.Errorf("cannot lock %q: %w", name, err)
@@ -248,6 +253,12 @@ func lockPath(path string) (unlock func(), err error) {
 		}
 		file.Close()
 	}
+}
+
+// trusted tells whether a file belongs to us or to root.
+func trusted(st fs.FileInfo) bool {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && (sys.Uid == 0 || int(sys.Uid) == os.Geteuid())
 }
 
 // flock waits for the exclusive lock; a signal may interrupt it.

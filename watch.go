@@ -39,6 +39,7 @@ type trigger struct {
 	from, to   string // short content hashes, "" unknown
 	size       int64
 	program    bool   // the executable itself: to is its build
+	owed       bool   // a start from it was put off
 	sources    bool   // what --build builds from
 	what       string // of a tree: "views/a.html", "3 files"
 }

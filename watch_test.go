@@ -24,7 +24,7 @@ func hashOf(t *testing.T, content []byte) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "content")
 	write(t, file, content)
-	hash, _ := contentOf(file)
+	hash, _ := contentOf(file, nil)
 	return hash
 }
 

@@ -36,11 +36,11 @@ func init() {
 
 // Spec is what a shim is told; descriptors are numbers in the shim, -1 stands for none.
 type Spec struct {
-	Report   int // where errno goes if it fails
-	Dir, Exe int // the program's directory, and its executable if it is to be run from that
-	Path     string
-	Keep     []int // descriptors above stderr that the program keeps, sorted
-	UID, GID int   // -1: as they are
+	Report   int    // where errno goes if it fails
+	Dir, Exe int    // the program's directory, and its executable
+	Path     string // run by it if it is Exe, or there is no Exe
+	Keep     []int  // descriptors above stderr that the program keeps, sorted
+	UID, GID int    // -1: as they are
 	Groups   []int
 	Parent   int // die with this process; 0 no
 	Argv     []string

@@ -60,9 +60,20 @@ func resetSignals() {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&none)), 0, 8, 0, 0)
 }
 
-// execute becomes the program: by path, or from the pin (exe ≥ 0) by execveat(2) with an empty path.
+// leadsTo tells whether path is the pinned executable, as far as this user can see: a build that was renamed
+// over it since the fork is another generation's.
+func leadsTo(path string, exe int) bool {
+	var pin, now unix.Stat_t
+	if err := unix.Stat(path, &now); err != nil {
+		return err == unix.EACCES //nolint:errorlint // raw system calls: never wrapped
+	}
+	return unix.Fstat(exe, &pin) == nil && pin.Dev == now.Dev && pin.Ino == now.Ino
+}
+
+// execute becomes the program: by path if that is the pin, or there is none (exe < 0); else from the pin,
+// by execveat(2) with an empty path.
 func execute(exe int, path string, argv, env []string) error {
-	if exe < 0 {
+	if exe < 0 || leadsTo(path, exe) {
 		return syscall.Exec(path, argv, env)
 	}
 	// The runtime has raised the limit on open files and puts it back in syscall.Exec only, even if that
