@@ -783,6 +783,13 @@ func TestStop(t *testing.T) {
 			f.ask(askStop, "SIGINT")
 			f.step(event{kind: evChild})
 		}, 137},
+		"TERM, then the first INT": {func(f *fakeWorld) {
+			f.ask(askStop, "SIGTERM")
+			f.surveyed()
+			f.advance(secondINT)
+			f.ask(askStop, "SIGINT")
+			f.obey()
+		}, 0},
 		"while starting": {func(f *fakeWorld) {
 			f.ask(askRestart, "SIGHUP")
 			f.prepared(nil)
@@ -808,6 +815,32 @@ func TestStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCrashInDelay: a worker that dies while the stop is delayed is not started again, and said; with
+// nobody left to serve, the delay is over.
+func TestCrashInDelay(t *testing.T) {
+	l := defaultLimits()
+	l.stopDelay = time.Hour
+	f := started(t, l)
+	f.ask(askStop, "SIGTERM")
+	f.exit(exitStatus{Signal: syscall.SIGSEGV})
+	f.wantSaid("stopping in 1h", "crashed (SIGSEGV)", "not started again, hotwrap is stopping")
+	if !f.s.done() || f.s.Status != 139 {
+		f.fatalf("done %v, status %d", f.s.done(), f.s.Status)
+	}
+}
+
+// TestReplacedListener: a socket that had to be replaced is served by nobody before a restart.
+func TestReplacedListener(t *testing.T) {
+	f := started(t, defaultLimits())
+	f.s.world.repair = func(string) bool { return true }
+	f.step(event{kind: evSpoilt, name: "web"})
+	f.serve()
+	f.advance(time.Second)
+	f.surveyed()
+	f.obey()
+	f.want("2 serving")
 }
 
 // TestLingeringGroup: a worker is gone when its group is, and what its leader left behind is told to
