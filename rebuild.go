@@ -39,10 +39,15 @@ func (s *supervisor) changed(t trigger) {
 	case s.Ending:
 	case t.sources:
 		s.build(t)
+	case s.Rebuild.PID != 0 && (t.program || s.Numbers == 0): // the build may write more, and may fail yet
+		s.say(verbose("%s; the build goes on", t))
+		if t.program {
+			s.world.runs("") // so that it is told again when the build is over
+		}
 	case t.program && s.Rebuild.Bad != "" && t.to == s.Rebuild.Bad:
 		s.say(info("%s is build %s again, which failed before; HUP tries it all the same", t.name, t.to))
 		s.overtake(t, nil)
-	case t.program && s.serves(t.to) && !t.owed:
+	case t.program && s.serves(t.to) && (!t.owed || s.Rebuild.NotYet == 0):
 		s.say(verbose("%s is build %s again, which serves", t.name, t.to))
 		s.overtake(t, nil)
 	default:
