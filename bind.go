@@ -409,7 +409,7 @@ func inheritListeners(environ []string) ([]*listener, error) {
 // inheritedCount is LISTEN_FDS if it is meant for this process.
 func inheritedCount(environ []string) (int, error) {
 	number := func(key string) (n uint64, set bool, err error) {
-		text, _ := lookupEnv(environ, key)
+		text := getenv(environ, key)
 		if set = text != ""; set {
 			if n, err = strconv.ParseUint(text, 10, 64); err != nil {
 				err = fmt.Errorf("cannot read %s: %q is not a number", key, text)
@@ -433,16 +433,6 @@ func inheritedCount(environ []string) (int, error) {
 		return 0, fmt.Errorf("cannot read LISTEN_FDS: %d is too many", n)
 	}
 	return int(n), err
-}
-
-// lookupEnv finds the first KEY= in environ, as getenv(3) does.
-func lookupEnv(environ []string, key string) (string, bool) {
-	for _, entry := range environ {
-		if value, ok := strings.CutPrefix(entry, key+"="); ok {
-			return value, true
-		}
-	}
-	return "", false
 }
 
 // takeSocket describes a socket that listens or takes datagrams; others are refused, not dropped: whoever passes them

@@ -66,12 +66,18 @@ func (p *program) environment(generation int) ([]string, error) {
 
 // getenv, setenv and unsetenv work on a list of KEY=VALUE; the last of a key counts.
 func getenv(env []string, key string) string {
+	value, _ := lookupEnv(env, key)
+	return value
+}
+
+// lookupEnv tells an empty value from none at all.
+func lookupEnv(env []string, key string) (value string, ok bool) {
 	for _, kv := range slices.Backward(env) {
 		if k, v, ok := strings.Cut(kv, "="); ok && k == key {
-			return v
+			return v, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 func setenv(env []string, key, value string) []string {

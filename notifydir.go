@@ -51,16 +51,16 @@ func openNotifyDir(environ []string, uid, gid int) (*notifyDir, error) {
 // runtimeDirs lists the runtime directories that hotwrap may use, best first.
 func runtimeDirs(environ []string) []string {
 	var dirs []string
-	if dir, _ := lookupEnv(environ, "HOTWRAP_RUNTIME_DIR"); dir != "" {
+	if dir := getenv(environ, "HOTWRAP_RUNTIME_DIR"); dir != "" {
 		if abs, err := filepath.Abs(dir); err == nil {
 			dirs = append(dirs, abs)
 		}
 	}
-	systemd, _ := lookupEnv(environ, "RUNTIME_DIRECTORY")
+	systemd := getenv(environ, "RUNTIME_DIRECTORY")
 	if dir, _, _ := strings.Cut(systemd, ":"); filepath.IsAbs(dir) {
 		dirs = append(dirs, filepath.Clean(dir))
 	}
-	if dir, _ := lookupEnv(environ, "XDG_RUNTIME_DIR"); filepath.IsAbs(dir) { // its specification: ignore a relative one
+	if dir := getenv(environ, "XDG_RUNTIME_DIR"); filepath.IsAbs(dir) { // its specification: ignore a relative one
 		dirs = append(dirs, filepath.Join(dir, "hotwrap"))
 	}
 	return append(dirs, "/run/hotwrap", filepath.Join(os.TempDir(), fmt.Sprintf("hotwrap-%d", os.Geteuid())))

@@ -53,7 +53,7 @@ const (
 
 // openUpward connects to the service manager that environ names; nil if it names none, or, with an error, if it cannot be reached.
 func openUpward(environ []string) (*upward, error) {
-	address, _ := lookupEnv(environ, "NOTIFY_SOCKET")
+	address := getenv(environ, "NOTIFY_SOCKET")
 	if address == "" {
 		return nil, nil
 	}
@@ -236,9 +236,9 @@ func reconnect(conn syscall.Conn, address string) error {
 
 // watchdogInterval returns how often to call watchdog: half of what the manager waits, 0 if it does not wait for us.
 func watchdogInterval(environ []string) time.Duration {
-	if pid, _ := lookupEnv(environ, "WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+	if pid := getenv(environ, "WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return 0
 	}
-	usec, _ := lookupEnv(environ, "WATCHDOG_USEC")
+	usec := getenv(environ, "WATCHDOG_USEC")
 	return microseconds(usec) / 2
 }
