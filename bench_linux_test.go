@@ -269,8 +269,10 @@ func BenchmarkWatch(b *testing.B) {
 		name       string
 		ready, end func(build []byte) error
 	}{
-		{"mv", func(build []byte) error { return os.WriteFile(aside, build, 0o755) },
-			func([]byte) error { return os.Rename(aside, file) }},
+		{
+			"mv", func(build []byte) error { return os.WriteFile(aside, build, 0o755) },
+			func([]byte) error { return os.Rename(aside, file) },
+		},
 		{"build", func([]byte) error { return nil }, // go build: written aside and renamed at once
 			func(build []byte) error {
 				return errors.Join(os.WriteFile(aside, build, 0o755), os.Rename(aside, file))

@@ -273,9 +273,6 @@ func (s *scriptRun) open() error {
 	if err != nil {
 		return err
 	}
-	if err != nil {
-		return err
-	}
 	if s.log, err = os.OpenFile(s.path("log"), os.O_RDWR|unix.O_NONBLOCK, 0); err != nil {
 		return err
 	}

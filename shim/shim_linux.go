@@ -65,7 +65,7 @@ func resetSignals() {
 func leadsTo(path string, exe int) bool {
 	var pin, now unix.Stat_t
 	if err := unix.Stat(path, &now); err != nil {
-		return err == unix.EACCES //nolint:errorlint // raw system calls: never wrapped
+		return err == unix.EACCES
 	}
 	return unix.Fstat(exe, &pin) == nil && pin.Dev == now.Dev && pin.Ino == now.Ino
 }
