@@ -255,6 +255,13 @@ func (s *supervisor) gaveUp(g *generation) bool {
 	return !slices.ContainsFunc(g.Slots, func(sl slot) bool { return !sl.Over })
 }
 
+// killCommand ends --check or --build, with all that it started; 0 is none.
+func (s *supervisor) killCommand(pid int) {
+	if pid != 0 && !slices.Contains(s.dead, pid) {
+		s.world.kill(pid, syscall.SIGKILL)
+	}
+}
+
 // leave ends hotwrap with a status, once everything has ended.
 func (s *supervisor) leave(status int) {
 	s.Ending, s.Status = true, status
@@ -357,7 +364,7 @@ func (s *supervisor) stopWorker(g *generation, w *worker) {
 	case workerStarting, workerReady:
 		w.State = workerStopping
 		w.Look, w.Alive, w.Watchdog, w.Limit = 0, 0, 0, 0
-		if w.Reaped {
+		if w.Reaped || slices.Contains(s.dead, w.PID) {
 			return // only the word about its exec is awaited
 		}
 		to := w.PID
@@ -380,9 +387,7 @@ func (s *supervisor) killGeneration(g *generation) {
 	if s.Stop != nil {
 		s.Stop.Late, s.Status = true, 128+int(syscall.SIGKILL)
 	}
-	if g.Check != 0 {
-		s.world.kill(g.Check, syscall.SIGKILL)
-	}
+	s.killCommand(g.Check)
 	for _, w := range g.Workers {
 		s.killWorker(w)
 	}
@@ -394,7 +399,7 @@ func (s *supervisor) killWorker(w *worker) {
 		w.State = workerKilling
 		w.Look, w.Alive, w.Watchdog, w.Limit = 0, 0, 0, 0
 		w.Again = s.world.now().add(killPatience)
-		if !w.Reaped || !s.world.empty(w.Group) {
+		if !w.Reaped && !slices.Contains(s.dead, w.PID) || !s.world.empty(w.Group) {
 			s.world.kill(w.Group, syscall.SIGKILL)
 		}
 	case workerExited:

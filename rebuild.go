@@ -136,7 +136,7 @@ func (s *supervisor) build(t trigger) {
 		if !s.Rebuild.Again {
 			s.Rebuild.Again = true
 			s.say(info("%s changed; the build starts again", t.what))
-			s.world.kill(s.Rebuild.PID, syscall.SIGKILL)
+			s.killCommand(s.Rebuild.PID)
 		}
 		return
 	}
@@ -197,9 +197,7 @@ func (s *supervisor) buildFailed(text string, status int) {
 
 // stopBuild ends --build: what it would make is wanted no more.
 func (s *supervisor) stopBuild() {
-	if s.Rebuild.PID != 0 {
-		s.world.kill(s.Rebuild.PID, syscall.SIGKILL)
-	}
+	s.killCommand(s.Rebuild.PID)
 }
 
 // size writes a file's length for people.

@@ -211,6 +211,7 @@ type world struct {
 // supervisor owns all state; only run and what it calls may touch it.
 type supervisor struct {
 	state
+	dead   []int // reaped in this very step, not all acted on yet: their pids are nobody's
 	limits limits
 	world  world
 }
@@ -278,9 +279,14 @@ func (s *supervisor) step(ev event) {
 			s.surveyed(g, ev.open, true)
 		}
 	case evChild:
-		for _, d := range s.world.reap() {
+		deaths := s.world.reap()
+		for _, d := range deaths {
+			s.dead = append(s.dead, d.pid)
+		}
+		for _, d := range deaths {
 			s.exited(d)
 		}
+		s.dead = nil
 		s.sweep()
 	case evSay:
 		s.say(ev.message)
@@ -635,9 +641,7 @@ func (s *supervisor) abandon(g *generation, res result, reason string) {
 	r := s.Restart
 	g.State, g.Held = genFailed, false
 	g.Deadline = s.world.now().add(s.limits.drainTimeout)
-	if g.Check != 0 {
-		s.world.kill(g.Check, syscall.SIGKILL)
-	}
+	s.killCommand(g.Check)
 	p := s.generation(r.Predecessor)
 	if p != nil {
 		s.world.route(map[int]int{p.Number: 1})
