@@ -319,12 +319,7 @@ func BenchmarkWatchTree(b *testing.B) {
 		began := time.Now()
 		w := wrapProgram(b, program, "--watch="+tree)
 		b.ReportMetric(ms(time.Since(began)), "start-ms")
-		pid := w.cmd.Process.Pid
-		time.Sleep(2 * lookAfter) // the last look at the worker
-		switches, ticks := switchesOf(b, pid), ticksOf(b, pid)
-		time.Sleep(idleTime)
-		b.ReportMetric(float64(switchesOf(b, pid)-switches), "switches")
-		b.ReportMetric(float64(ticksOf(b, pid)-ticks), "cpu-ticks")
+		pid := w.idle()
 		b.ReportMetric(float64(statusOf(b, pid, "RssAnon:"))/1024, "anon-MiB")
 		w.stop()
 	}
@@ -335,16 +330,22 @@ func BenchmarkIdle(b *testing.B) {
 	for b.Loop() {
 		w := wrap(b)
 		_ = fetchOnce(w.addr)
-		pid := w.cmd.Process.Pid
-		time.Sleep(2 * lookAfter) // the last look at the worker
-		switches, ticks := switchesOf(b, pid), ticksOf(b, pid)
-		time.Sleep(idleTime)
-		b.ReportMetric(float64(switchesOf(b, pid)-switches), "switches")
-		b.ReportMetric(float64(ticksOf(b, pid)-ticks), "cpu-ticks")
+		pid := w.idle()
 		b.ReportMetric(float64(statusOf(b, pid, "VmRSS:"))/1024, "rss-MiB")
 		b.ReportMetric(float64(statusOf(b, pid, "RssAnon:"))/1024, "anon-MiB")
 		w.stop()
 	}
+}
+
+// idle reports what hotwrap does while nothing happens, and returns its pid.
+func (w *wrapped) idle() int {
+	b, pid := w.b, w.cmd.Process.Pid
+	time.Sleep(2 * lookAfter) // the last look at the worker
+	switches, ticks := switchesOf(b, pid), ticksOf(b, pid)
+	time.Sleep(idleTime)
+	b.ReportMetric(float64(switchesOf(b, pid)-switches), "switches")
+	b.ReportMetric(float64(ticksOf(b, pid)-ticks), "cpu-ticks")
+	return pid
 }
 
 // switchesOf adds up the context switches of all threads.

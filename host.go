@@ -9,7 +9,6 @@ package main
 //   - Every goroutine that posts is a source: stop ends it and hands back what it had not posted yet.
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -208,13 +207,8 @@ func (h *host) watch(cfg *config) error {
 // fail says why hotwrap cannot start.
 func (h *host) fail(err error) {
 	h.say(failure("%v", err))
-	var e *execError
-	var u *usageError
-	switch {
-	case errors.As(err, &e) && e.hint != "":
-		h.say(hint("%s", e.hint))
-	case errors.As(err, &u) && u.hint != "":
-		h.say(hint("%s", u.hint))
+	if text := remedyFor(err); text != "" {
+		h.say(hint("%s", text))
 	}
 }
 

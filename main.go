@@ -63,20 +63,24 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 // report says why hotwrap does not run, and returns the exit status for that.
 func report(stderr io.Writer, err error) int {
-	code, remedy := statusFailed, ""
+	_, _ = fmt.Fprintf(stderr, "hotwrap: error: %v\n", err)
+	if text := remedyFor(err); text != "" {
+		_, _ = fmt.Fprintf(stderr, "hotwrap: hint: %s\n", text)
+	}
+	return execStatus(err)
+}
+
+// remedyFor is what to do about an error; "" where that is not known.
+func remedyFor(err error) string {
 	var e *execError
 	var u *usageError
 	switch {
 	case errors.As(err, &e):
-		code, remedy = e.code, e.hint
+		return e.hint
 	case errors.As(err, &u):
-		remedy = u.hint
+		return u.hint
 	}
-	_, _ = fmt.Fprintf(stderr, "hotwrap: error: %v\n", err)
-	if remedy != "" {
-		_, _ = fmt.Fprintf(stderr, "hotwrap: hint: %s\n", remedy)
-	}
-	return code
+	return ""
 }
 
 func versionText() string {

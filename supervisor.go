@@ -15,7 +15,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -853,9 +852,8 @@ func (s *supervisor) detail(m message) {
 
 // remedy says what to do about an error, where it is known.
 func (s *supervisor) remedy(err error) {
-	var e *execError
-	if errors.As(err, &e) && e.hint != "" {
-		s.say(hint("%s", e.hint))
+	if text := remedyFor(err); text != "" {
+		s.say(hint("%s", text))
 	}
 }
 
