@@ -68,6 +68,9 @@ func (s *supervisor) leaderGone(g *generation, w *worker, status exitStatus) {
 		return
 	}
 	w.Reaped, w.Status, g.Status = true, status, status
+	if w.State == workerStarting || w.State == workerReady {
+		g.Fallen = &fallen{PID: w.PID, Serial: w.Serial, Status: status}
+	}
 	if w.Needs&needExec == 0 {
 		s.ended(g, w)
 	}
@@ -92,6 +95,7 @@ func (s *supervisor) ended(g *generation, w *worker) {
 		s.died(g, w)
 	case workerStopping, workerKilling:
 		if w.Blame != "" {
+			g.Fallen = &fallen{PID: w.PID, Serial: w.Serial, Status: w.Status}
 			s.died(g, w)
 		}
 	case workerExited:
@@ -145,13 +149,14 @@ func (s *supervisor) emptied(g *generation) {
 			return
 		}
 		s.detail(info("generation %d gone", g.Number).with("status", g.Status.short()).
-			with("drained", s.world.now().since(g.Drain)))
+			with("drained", s.world.now().since(g.Drain)).about(hapDrained, g.Number))
 	case genFailed:
 		s.say(verbose("generation %d gone", g.Number))
 	}
 	g.State = genGone
 	s.Generations = slices.DeleteFunc(s.Generations, func(o *generation) bool { return o == g })
-	s.world.release(g)
+	s.retire(g)
+	s.handover()
 	if s.Restart != nil && s.Restart.Successor == g.Number {
 		if p := s.generation(s.Restart.Predecessor); p != nil && p.Fallback {
 			s.replace(p)
@@ -191,10 +196,12 @@ func (s *supervisor) crashed(g *generation, w *worker) {
 		}
 		return
 	}
+	s.Tally.Crashes++
+	g.Crashes++
 	text := fmt.Sprintf("generation %d %s", g.Number, w.crash(now))
 	if r := s.Restart; r != nil {
 		if next := s.generation(r.Successor); next != nil && next.State == genReady {
-			s.say(warning("%s; generation %d takes over", text, next.Number).with("pid", w.PID))
+			s.say(warning("%s; generation %d takes over", text, next.Number).with("pid", w.PID).about(hapCrashed, g.Number))
 			s.switchTo(next)
 			return
 		}
@@ -206,7 +213,7 @@ func (s *supervisor) crashed(g *generation, w *worker) {
 	sl.Failures++
 	if why := s.limits.over(sl, w); why != "" {
 		sl.Over = true
-		s.say(warning("%s; %s", text, why).with("pid", w.PID))
+		s.say(warning("%s; %s", text, why).with("pid", w.PID).about(hapCrashed, g.Number))
 		if s.Restart == nil {
 			s.end(g)
 		}
@@ -222,7 +229,7 @@ func (s *supervisor) crashed(g *generation, w *worker) {
 	if s.world.stale(g) {
 		how += " (not the newer one on disk)"
 	}
-	s.say(warning("%s; %s, try %d", text, how, sl.Failures).with("pid", w.PID))
+	s.say(warning("%s; %s, try %d", text, how, sl.Failures).with("pid", w.PID).about(hapCrashed, g.Number))
 }
 
 // over tells why a slot is not filled again; "" when it is.
@@ -313,6 +320,7 @@ func (s *supervisor) surveyed(g *generation, open []connection, known bool) {
 		for _, w := range slices.Clone(g.Workers) {
 			s.stopWorker(g, w)
 		}
+		s.watchClosing(g)
 		s.next()
 	case surveyReport:
 		g.Period *= 2
@@ -336,12 +344,49 @@ func (s *supervisor) announce(g *generation, open []connection, known bool) {
 	serving := s.serving()
 	switch {
 	case serving != nil:
-		s.detail(info("generation %d serving; %s", serving.Number, text).tell(upReady))
+		s.detail(info("generation %d serving; %s", serving.Number, text).tell(upReady).about(hapSwitch, serving.Number))
 	case g.Fallback:
 		s.say(info("%s; then generation %d starts", text, s.Restart.Successor))
 	default:
 		s.say(info("%s", text))
 	}
+}
+
+// watchClosing looks on while the workers of g, which were told to finish, let go of the listeners.
+func (s *supervisor) watchClosing(g *generation) {
+	for _, w := range g.Workers {
+		if w.State == workerStopping && !w.Reaped {
+			w.Look, w.Pause = s.world.now().add(lookFirst), lookFirst
+		}
+	}
+}
+
+// lookedClosing takes what a look at a worker saw that was told to finish. Looks get rarer by a quarter,
+// so that a long drain costs next to nothing.
+func (s *supervisor) lookedClosing(w *worker, see sight) {
+	if see.blind == "" && !see.denied && !see.holds {
+		w.Closed = true
+		s.handover()
+		return
+	}
+	w.Look = s.world.now().add(w.Pause)
+	w.Pause = min(w.Pause+w.Pause/4, lookClosing)
+}
+
+// handover tells, once for each serving generation, that no other holds a listener any more: every new
+// connection reaches it.
+func (s *supervisor) handover() {
+	g := s.serving()
+	if g == nil || g.Handed {
+		return
+	}
+	for _, o := range s.Generations {
+		if o != g && slices.ContainsFunc(o.Workers, func(w *worker) bool { return !w.Closed && w.State != workerExited }) {
+			return
+		}
+	}
+	g.Handed = true
+	s.say(verbose("every new connection reaches generation %d", g.Number).about(hapHandover, g.Number))
 }
 
 // holdUp says what a drain waits for.

@@ -88,6 +88,7 @@ type worker struct {
 	Watched   []string      `json:"watched,omitempty"` // listeners that it was seen to watch
 	Blame     string        `json:"blame,omitempty"`   // why hotwrap ended it, if not in order
 	Says      string        `json:"says,omitempty"`    // its last STATUS=
+	Closed    bool          `json:"closed,omitempty"`  // told to finish, it has let go of all listeners
 	Word      string        `json:"word,omitempty"`    // by which way it said that it is ready
 }
 
@@ -96,6 +97,13 @@ type slot struct {
 	Failures int     `json:"failures,omitempty"` // in a row
 	Start    instant `json:"start,omitempty"`    // when its next worker starts
 	Over     bool    `json:"over,omitempty"`     // --respawn gave it up
+}
+
+// fallen is a worker that ended without an order.
+type fallen struct {
+	PID    int        `json:"pid"`
+	Serial int        `json:"serial"`
+	Status exitStatus `json:"status"`
 }
 
 // survey is why a draining generation's connections are being looked up; the next step waits for it.
@@ -110,27 +118,35 @@ const (
 
 // generation is one version of the program as it was when started.
 type generation struct {
-	Number   int           `json:"generation"`
-	State    genState      `json:"state"`
-	Cause    string        `json:"cause"`
-	Image    *image        `json:"image,omitempty"`
-	Started  instant       `json:"started"`
-	Deadline instant       `json:"deadline,omitempty"` // starting: not ready in time; ready: end of this trial; draining, failed: KILL
-	Busy     bool          `json:"busy,omitempty"`     // its image is being prepared
-	Check    int           `json:"check,omitempty"`    // pid of --check while it runs
-	Held     bool          `json:"held,omitempty"`     // prepared, but waits for its predecessor's end (--no-overlap)
-	Fallback bool          `json:"fallback,omitempty"` // stopped for a successor, started again if that one fails
-	Told     bool          `json:"told,omitempty"`     // it has said READY=1, so a successor must
-	Watched  []string      `json:"watched,omitempty"`  // listeners that it was seen to watch, so a successor must
-	Blind    bool          `json:"blind,omitempty"`    // it could not be looked into
-	Slots    []slot        `json:"slots"`
-	Workers  []*worker     `json:"workers,omitempty"`
-	Drain    instant       `json:"drain,omitempty"`  // when the drain began
-	Survey   survey        `json:"survey,omitempty"` // what the running survey is for
-	Surveyed instant       `json:"surveyed,omitempty"`
-	Report   instant       `json:"report,omitempty"` // the next "still draining"
-	Period   time.Duration `json:"period,omitempty"` // from that to the one after it
-	Status   exitStatus    `json:"status"`           // of the worker that ended last
+	Number     int           `json:"generation"`
+	State      genState      `json:"state"`
+	Cause      string        `json:"cause"`
+	Image      *image        `json:"image,omitempty"`
+	Started    instant       `json:"started"`
+	Deadline   instant       `json:"deadline,omitempty"` // starting: not ready in time; ready: end of this trial; draining, failed: KILL
+	Busy       bool          `json:"busy,omitempty"`     // its image is being prepared
+	Check      int           `json:"check,omitempty"`    // pid of --check while it runs
+	Held       bool          `json:"held,omitempty"`     // prepared, but waits for its predecessor's end (--no-overlap)
+	Fallback   bool          `json:"fallback,omitempty"` // stopped for a successor, started again if that one fails
+	Told       bool          `json:"told,omitempty"`     // it has said READY=1, so a successor must
+	Watched    []string      `json:"watched,omitempty"`  // listeners that it was seen to watch, so a successor must
+	Blind      bool          `json:"blind,omitempty"`    // it could not be looked into
+	Slots      []slot        `json:"slots"`
+	Workers    []*worker     `json:"workers,omitempty"`
+	Drain      instant       `json:"drain,omitempty"`  // when the drain began
+	Survey     survey        `json:"survey,omitempty"` // what the running survey is for
+	Surveyed   instant       `json:"surveyed,omitempty"`
+	Report     instant       `json:"report,omitempty"` // the next "still draining"
+	Period     time.Duration `json:"period,omitempty"` // from that to the one after it
+	Status     exitStatus    `json:"status"`           // of the worker that ended last
+	Stage      stage         `json:"stage,omitempty"`  // how far it has come
+	Exit       int           `json:"exit,omitempty"`   // failed: what hotwrap's own exit status would be
+	Fallen     *fallen       `json:"fallen,omitempty"` // the worker that failed it, if one did
+	ReadyAfter time.Duration `json:"ready_after,omitempty"`
+	Served     bool          `json:"served,omitempty"`  // it was switched to
+	Serves     instant       `json:"serves,omitempty"`  // since when
+	Crashes    int           `json:"crashes,omitempty"` // of its workers, while it served
+	Handed     bool          `json:"handed,omitempty"`  // no other generation holds a listener
 }
 
 // readyMode is --ready.

@@ -284,7 +284,8 @@ func (h *host) say(m message) {
 // --- starts
 
 // prepare pins the image of a generation, and looks once more at its predecessor, which must be matched.
-func (h *host) prepare(g, predecessor *generation) {
+// An old image, if given, is pinned once more instead.
+func (h *host) prepare(g, predecessor *generation, old *image) {
 	number, overlap := g.Number, h.limits.overlap
 	var pids, serials []int
 	var like *image
@@ -297,11 +298,21 @@ func (h *host) prepare(g, predecessor *generation) {
 		}
 	}
 	wanted := h.wanted()
+	resolve := func() (*image, error) { return h.program.resolve(number, like) }
+	if old != nil {
+		img, err := old.again(number)
+		resolve = func() (*image, error) {
+			if err == nil {
+				err = img.intact()
+			}
+			return img, err
+		}
+	}
 	go func() {
 		for i, pid := range pids {
 			h.post(event{kind: evLook, serial: serials[i], sight: sightOf(look(pid, inodesOf(wanted)), wanted, nil)})
 		}
-		img, err := h.program.resolve(number, like)
+		img, err := resolve()
 		ev := event{kind: evPrepared, number: number, image: img, err: err}
 		if err == nil && overlap {
 			ev.warnings = memoryWarnings(pids)
@@ -551,6 +562,7 @@ func (h *host) look(w *worker, helped bool) {
 func sightOf(v view, wanted map[uint64]string, others []string) sight {
 	s := sight{blind: v.blind, denied: v.denied, others: others}
 	for inode, name := range wanted {
+		s.holds = s.holds || v.holds[inode]
 		if v.watches[inode] {
 			s.watched = append(s.watched, name)
 		}

@@ -60,7 +60,26 @@ type message struct {
 	fields []field
 	tail   string
 	up     upKind
+	event  happening // what it means to those who listen to events
+	number int       // the generation it is about; 0 none
 }
+
+// happening is what a message is about, for those who act on it: /events, hooks.
+type happening string
+
+const (
+	hapLog      happening = "log" // anything else
+	hapStarting happening = "starting"
+	hapChecking happening = "checking"
+	hapReady    happening = "ready"
+	hapSwitch   happening = "switch"   // a generation serves from now on
+	hapHandover happening = "handover" // and is alone: no predecessor holds a listener any more
+	hapDrained  happening = "drained"  // a predecessor is gone
+	hapFailed   happening = "failed"
+	hapCrashed  happening = "crashed"
+	hapStopping happening = "stopping" // hotwrap begins to stop
+	hapVerdict  happening = "verdict"
+)
 
 func info(format string, args ...any) message    { return newMessage(levelInfo, format, args) }
 func verbose(format string, args ...any) message { return newMessage(levelVerbose, format, args) }
@@ -81,6 +100,12 @@ func (m message) with(key string, value any) message {
 // end adds what follows from it.
 func (m message) end(format string, args ...any) message {
 	m.tail = fmt.Sprintf(format, args...)
+	return m
+}
+
+// about tells what the message means, and which generation it is about.
+func (m message) about(what happening, generation int) message {
+	m.event, m.number = what, generation
 	return m
 }
 

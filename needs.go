@@ -105,6 +105,9 @@ func (s *supervisor) executed(ev event) {
 	if ev.err != nil || w.State != workerStarting {
 		return
 	}
+	if g.State == genStarting && !slices.ContainsFunc(g.Workers, func(w *worker) bool { return w.Needs&needExec != 0 }) {
+		g.Stage = stageReady
+	}
 	now := s.world.now()
 	if w.Needs&needAlive != 0 {
 		w.Alive = now.add(s.aliveLong())
@@ -225,7 +228,9 @@ func (s *supervisor) looked(ev event) {
 		s.lookedStarting(g, w, ev.sight)
 	case workerReady:
 		s.hints(g, ev.sight)
-	case workerStopping, workerKilling, workerExited:
+	case workerStopping:
+		s.lookedClosing(w, ev.sight)
+	case workerKilling, workerExited:
 	}
 }
 

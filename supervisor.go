@@ -24,11 +24,13 @@ import (
 const (
 	lookFirst    = time.Millisecond       // from exec to the first look whether the listeners are watched
 	lookLongest  = 50 * time.Millisecond  // looks get rarer up to this: a quarter more each time, so ready is seen within a quarter of the time it took
+	lookClosing  = 30 * time.Second       // looks at a worker that drains get rarer up to this
 	lookAfter    = 500 * time.Millisecond // from ready to the last look, which finds what was opened late
 	aliveEnough  = time.Second            // alive for this long is ready where nothing else can be seen
 	surveyLimit  = time.Second            // a drain does not wait longer than this to learn its connections
 	reportFirst  = 15 * time.Second       // from the switch to the first "still draining"; then twice as long
 	killPatience = 5 * time.Second        // a worker still there so long after KILL is reported and killed again
+	pendingMost  = 256                    // requests that may wait for the next restart
 	secondINT    = 500 * time.Millisecond // an INT sooner than this after the first is the same key press (npm sends two)
 	steadyTime   = 10 * time.Second       // a worker ready for this long ends a row of failures
 	backoffFirst = 100 * time.Millisecond // before the second respawn of a row; the first is at once
@@ -54,50 +56,6 @@ func (t *instant) UnmarshalText(text []byte) error {
 	d, err := time.ParseDuration(string(text))
 	*t = instant(d)
 	return err
-}
-
-// ask is what a request asks for.
-type ask string
-
-const (
-	askRestart ask = "restart"
-	askStop    ask = "stop"    // TERM, INT, QUIT: drain and exit
-	askKill    ask = "kill"    // KILL all that is left
-	askReopen  ask = "reopen"  // log files
-	askReexec  ask = "reexec"  // hotwrap itself
-	askWorkers ask = "workers" // one more or fewer
-)
-
-// request is one wish from outside; each gets exactly one verdict.
-type request struct {
-	ID    int    `json:"id"`
-	Ask   ask    `json:"ask"`
-	Cause string `json:"cause"`         // "SIGHUP"
-	Who   string `json:"who,omitempty"` // who asked, where that is known
-
-	Watch string `json:"watch,omitempty"` // what the watch found, if it asked
-}
-
-// joins tells whether q can be answered by the same generation as r.
-func (r request) joins(q request) bool { return r.Ask == q.Ask }
-
-// result is how a request ended.
-type result string
-
-const (
-	promoted   result = "promoted"
-	failed     result = "failed"
-	superseded result = "superseded"
-	stopped    result = "stopped"
-)
-
-// verdict is the answer to one request.
-type verdict struct {
-	Request    request       `json:"request"`
-	Result     result        `json:"result"`
-	Generation int           `json:"generation,omitempty"` // that carried it
-	Reason     string        `json:"reason,omitempty"`
-	Took       time.Duration `json:"took,omitempty"`
 }
 
 // trial is one stage that a ready successor must survive before the switch.
@@ -129,11 +87,12 @@ type restart struct {
 
 // stopping is an ordered stop under way.
 type stopping struct {
-	Cause string  `json:"cause"`
-	Since instant `json:"since"`
-	Delay instant `json:"delay,omitempty"` // serve on until then
-	Late  bool    `json:"late,omitempty"`  // somebody did not end in time
-	INT   instant `json:"int,omitempty"`   // of the first SIGINT
+	Cause    string    `json:"cause"`
+	Since    instant   `json:"since"`
+	Delay    instant   `json:"delay,omitempty"`    // serve on until then
+	Requests []request `json:"requests,omitempty"` // answered at the very end
+	Late     bool      `json:"late,omitempty"`     // somebody did not end in time
+	INT      instant   `json:"int,omitempty"`      // of the first SIGINT
 }
 
 // state is every fact that the supervisor owns; plain data, so that snapshot can write it.
@@ -150,6 +109,9 @@ type state struct {
 	Hinted      []string      `json:"hinted,omitempty"`    // listeners of its own that the program was named for
 	Heartbeat   instant       `json:"heartbeat,omitempty"` // the next word for hotwrap's own watchdog
 	Rebuild     rebuilding    `json:"rebuild"`
+	Past        []past        `json:"past,omitempty"`     // what served before and can be gone back to, oldest first
+	Verdicts    []verdict     `json:"verdicts,omitempty"` // the last of them, oldest first
+	Tally       tally         `json:"tally"`
 	Unserved    []string      `json:"unserved,omitempty"` // listeners that it was named for not watching
 }
 
@@ -178,7 +140,7 @@ type limits struct {
 // what takes time answers with an event.
 type world struct {
 	now        func() instant
-	prepare    func(g *generation, predecessor *generation)        // answers evPrepared
+	prepare    func(g, predecessor *generation, old *image)        // answers evPrepared; old: run that once more
 	check      func(g *generation) (pid int, err error)            // answers evChild
 	spawn      func(g *generation, w *worker) (pid int, err error) // answers evExec, then evNotice
 	stale      func(g *generation) bool                            // another build lies on disk
@@ -210,9 +172,10 @@ type world struct {
 // supervisor owns all state; only run and what it calls may touch it.
 type supervisor struct {
 	state
-	dead   []int // reaped in this very step, not all acted on yet: their pids are nobody's
-	limits limits
-	world  world
+	dead    []int                       // reaped in this very step, not all acted on yet: their pids are nobody's
+	replies map[string][]chan<- verdict // who waits for the verdict on a request, by its id
+	limits  limits
+	world   world
 }
 
 // eventKind is what happened.
@@ -221,6 +184,8 @@ type eventKind string
 const (
 	evTime     eventKind = "time"     // a deadline may be due
 	evRequest  eventKind = "request"  // somebody asks
+	evAwait    eventKind = "await"    // somebody asks for the verdict on an earlier request
+	evCopy     eventKind = "copy"     // somebody wants a copy of the state
 	evPrepared eventKind = "prepared" // the image of a generation is pinned, or cannot be
 	evExec     eventKind = "exec"     // a shim has become the program, or could not
 	evNotice   eventKind = "notice"   // a worker speaks
@@ -236,11 +201,13 @@ const (
 type event struct {
 	kind     eventKind
 	request  request
-	number   int      // evPrepared, evSurvey: the generation
-	serial   int      // evExec, evNotice, evLook: the worker
-	image    *image   // evPrepared
-	warnings []string // evPrepared: to be said before the start
-	err      error    // evPrepared, evExec
+	reply    chan<- verdict // evRequest, evAwait: has room for one; nil: nobody waits
+	copy     chan<- []byte  // evCopy: the same
+	number   int            // evPrepared, evSurvey: the generation
+	serial   int            // evExec, evNotice, evLook: the worker
+	image    *image         // evPrepared
+	warnings []string       // evPrepared: to be said before the start
+	err      error          // evPrepared, evExec
 	notice   notice
 	sight    sight
 	open     []connection // evSurvey
@@ -252,6 +219,7 @@ type event struct {
 // sight is what a look at a worker saw.
 type sight struct {
 	watched []string // names of listeners
+	holds   bool     // it has a descriptor of one at least
 	denied  bool     // a helper with the program's own user id could see more
 	others  []string // addresses of listening sockets that are not hotwrap's
 	blind   string   // why it cannot be relied on
@@ -264,7 +232,11 @@ func (s *supervisor) step(ev event) {
 	case evTime:
 		s.sweep() // the end of one that is not our child is told by no signal
 	case evRequest:
-		s.requested(ev.request)
+		s.requested(ev)
+	case evAwait:
+		s.awaited(ev)
+	case evCopy:
+		s.copied(ev)
 	case evPrepared:
 		s.prepared(ev)
 	case evExec:
@@ -316,10 +288,16 @@ func (s *supervisor) start() {
 	s.begin([]request{{Ask: askRestart, Cause: "start"}})
 }
 
-func (s *supervisor) requested(r request) {
+func (s *supervisor) requested(ev event) {
+	r, again := s.taken(ev)
+	if again {
+		return
+	}
 	switch r.Ask {
-	case askRestart:
+	case askRestart, askRollback:
 		s.askedRestart(r)
+	case askSignal:
+		s.signalWorkers(r)
 	case askStop:
 		s.askedStop(r)
 	case askKill:
@@ -327,10 +305,10 @@ func (s *supervisor) requested(r request) {
 		s.killAll()
 	case askReopen:
 		s.say(verbose("no log files to reopen").with("by", r.Cause))
-		s.answer(r, promoted, 0, "")
+		s.answer(r, signalled, nil, "")
 	case askReexec, askWorkers:
 		s.say(warning("%s does nothing: this version has one worker and cannot replace itself", r.Cause))
-		s.answer(r, failed, 0, "not available")
+		s.answer(r, failed, nil, "not available")
 	}
 }
 
@@ -340,16 +318,18 @@ func (s *supervisor) askedRestart(r request) {
 	switch {
 	case s.Ending:
 		s.say(info("no restart: hotwrap is stopping").with("by", r.Cause))
-		s.answer(r, stopped, 0, "hotwrap is stopping")
+		s.answer(r, stopped, nil, "hotwrap is stopping")
+	case len(s.Pending) >= pendingMost:
+		s.answer(r, failed, nil, fmt.Sprintf("%s wait already", count(pendingMost, "request")))
 	case s.Restart == nil && !s.announcing():
 		s.begin([]request{r})
 	default:
 		if len(s.Pending) > 0 && !s.Pending[0].joins(r) {
-			s.answerAll(s.Pending, superseded, 0, "another request took its place")
+			s.answerAll(s.Pending, superseded, nil, fmt.Sprintf("a %s took its place, by %s", r.Ask, r.by()))
 			s.Pending = nil
 		}
 		s.Pending = append(s.Pending, r)
-		s.say(verbose("the restart waits for the one before it").with("by", r.Cause))
+		s.say(verbose("the %s waits for the restart before it", r.Ask).with("by", r.by()))
 	}
 }
 
@@ -358,7 +338,7 @@ func (s *supervisor) askedRestart(r request) {
 func (s *supervisor) askedStop(r request) {
 	now := s.world.now()
 	if s.Stop != nil {
-		s.answer(r, stopped, 0, "")
+		s.Stop.Requests = append(s.Stop.Requests, r)
 		switch {
 		case r.Cause != "SIGINT":
 		case s.Stop.INT == 0:
@@ -368,7 +348,7 @@ func (s *supervisor) askedStop(r request) {
 		}
 		return
 	}
-	s.Stop, s.Ending = &stopping{Cause: r.Cause, Since: now}, true
+	s.Stop, s.Ending = &stopping{Cause: r.Cause, Since: now, Requests: []request{r}}, true
 	if r.Cause == "SIGINT" {
 		s.Stop.INT = now
 	}
@@ -376,7 +356,7 @@ func (s *supervisor) askedStop(r request) {
 		s.say(info("%s that waited will not come: hotwrap is stopping", count(n, "restart")))
 	}
 	s.stopBuild()
-	s.answerAll(s.Pending, stopped, 0, "hotwrap is stopping")
+	s.answerAll(s.Pending, stopped, nil, "hotwrap is stopping")
 	s.Pending = nil
 	if r := s.Restart; r != nil {
 		if g := s.generation(r.Successor); g != nil { // else it failed already, and its predecessor still ends
@@ -385,12 +365,11 @@ func (s *supervisor) askedStop(r request) {
 	}
 	if s.limits.stopDelay > 0 && s.serving() != nil {
 		s.Stop.Delay = now.add(s.limits.stopDelay)
-		s.say(info("stopping in %s", brief(s.limits.stopDelay)).with("by", r.Cause).tell(upStopping))
+		s.say(info("stopping in %s", brief(s.limits.stopDelay)).with("by", r.by()).tell(upStopping).about(hapStopping, 0))
 	} else {
-		s.say(info("stopping").with("by", r.Cause).tell(upStopping))
+		s.say(info("stopping").with("by", r.by()).tell(upStopping).about(hapStopping, 0))
 		s.stopAll()
 	}
-	s.answer(r, stopped, 0, "")
 }
 
 // stopAll drains every generation within the stop limit.
@@ -418,28 +397,27 @@ func (s *supervisor) killAll() {
 	}
 }
 
-func (s *supervisor) answer(r request, res result, number int, reason string) {
-	v := verdict{Request: r, Result: res, Generation: number, Reason: reason}
-	if g := s.generation(number); g != nil {
-		v.Took = s.world.now().since(g.Started)
-	}
-	s.world.answer(v)
-}
-
-func (s *supervisor) answerAll(rs []request, res result, number int, reason string) {
-	for _, r := range rs {
-		s.answer(r, res, number, reason)
-	}
+// copied hands out a copy of the state: what looks at it may take its time.
+func (s *supervisor) copied(ev event) {
+	text, _ := s.snapshot()
+	ev.copy <- text
 }
 
 // begin starts the next generation for rs: it is prepared first, away from this goroutine.
 func (s *supervisor) begin(rs []request) {
 	now := s.world.now()
+	var old *image
+	if rs[0].Ask == askRollback {
+		if old = s.before(); old == nil {
+			s.refuseRollback(rs)
+			return
+		}
+	}
 	s.Numbers++
 	g := &generation{
-		Number: s.Numbers, State: genStarting, Cause: rs[len(rs)-1].Cause, Started: now,
+		Number: s.Numbers, State: genStarting, Cause: rs[len(rs)-1].by(), Started: now,
 		Deadline: now.add(s.limits.readyTimeout), // also for a file system that hangs
-		Slots:    make([]slot, s.limits.workers), Busy: true,
+		Slots:    make([]slot, s.limits.workers), Busy: true, Stage: stagePrepare,
 	}
 	s.Restart = &restart{Plan: s.plan(), Requests: rs, Successor: g.Number, Began: now}
 	p := s.serving()
@@ -452,7 +430,7 @@ func (s *supervisor) begin(rs []request) {
 		s.world.clear()
 		s.say(info("%s; starting %d", found, g.Number))
 	}
-	s.world.prepare(g, p)
+	s.world.prepare(g, p, old)
 }
 
 // plan is how the next restart goes.
@@ -479,7 +457,9 @@ func (s *supervisor) prepared(ev event) {
 		}
 		return
 	}
-	s.world.runs(g.Image.Build)
+	if s.Restart.Requests[0].Ask != askRollback { // else the watch would bring back at once what lies on disk
+		s.world.runs(g.Image.Build)
+	}
 	for _, text := range ev.warnings {
 		s.say(warning("%s", text))
 	}
@@ -492,13 +472,14 @@ func (s *supervisor) prepared(ev event) {
 		s.fail(g, fmt.Sprintf("cannot run --check: %v", err), statusFailed)
 		return
 	}
-	g.Check = pid
+	g.Check, g.Stage = pid, stageCheck
 	g.Deadline = s.world.now().add(s.limits.readyTimeout)
-	s.say(info("generation %d checking", g.Number).with("pid", pid))
+	s.say(info("generation %d checking", g.Number).with("pid", pid).about(hapChecking, g.Number))
 }
 
 // launch starts the workers, after the predecessor's end if the plan knows no overlap.
 func (s *supervisor) launch(g *generation) {
+	g.Stage = stageStart
 	p := s.generation(s.Restart.Predecessor)
 	if !s.Restart.Plan.Overlap && p != nil {
 		g.Held, p.Fallback, g.Deadline = true, true, 0
@@ -519,7 +500,7 @@ func (s *supervisor) startWorkers(g *generation) {
 		}
 		if i == 0 {
 			s.detail(info("generation %d starting", g.Number).with("pid", w.PID).with("build", g.Image.Build).
-				with("path", g.Image.Path).with("by", g.Cause))
+				with("path", g.Image.Path).with("by", g.Cause).about(hapStarting, g.Number))
 		}
 	}
 }
@@ -543,12 +524,13 @@ func (s *supervisor) spawn(g *generation, i int) (*worker, error) {
 
 // generationReady begins the trial of a successor; the first generation serves at once.
 func (s *supervisor) generationReady(g *generation, w *worker) {
-	g.State, g.Deadline = genReady, 0
+	g.State, g.Deadline, g.Stage = genReady, 0, stageBake
+	g.ReadyAfter = s.world.now().since(g.Started)
 	m := info("generation %d ready", g.Number).with("pid", w.PID).
-		with("after", s.world.now().since(g.Started)).with("by", w.by())
+		with("after", g.ReadyAfter).with("by", w.by()).about(hapReady, g.Number)
 	switch {
 	case s.limits.wait:
-		s.say(info("%d ready in %s", g.Number, brief(s.world.now().since(g.Started))).tell(upReady))
+		s.say(info("%d ready in %s", g.Number, brief(g.ReadyAfter)).tell(upReady).about(hapReady, g.Number))
 	case s.Restart.Predecessor == 0:
 		s.say(m.tell(upReady))
 	case len(s.Restart.Plan.Trials) > 0 && s.warm():
@@ -580,16 +562,17 @@ func (s *supervisor) advance() {
 func (s *supervisor) switchTo(g *generation) {
 	r := s.Restart
 	p := s.generation(r.Predecessor)
-	g.State, g.Deadline = genServing, 0
+	g.State, g.Deadline, g.Served, g.Serves = genServing, 0, true, s.world.now()
 	s.Rebuild.Overtaken, s.Rebuild.NotYet, s.Rebuild.Bad = 0, 0, ""
 	s.world.route(map[int]int{g.Number: 1})
 	s.world.promote(g)
-	s.answerAll(r.Requests, promoted, g.Number, "")
+	s.answerAll(r.Requests, promoted, g, "")
 	s.Restart = nil
 	switch {
 	case p == nil:
+		s.say(verbose("generation %d serving", g.Number).about(hapSwitch, g.Number))
 	case p.Fallback || len(p.Workers) == 0:
-		s.say(info("generation %d serving", g.Number).tell(upReady))
+		s.say(info("generation %d serving", g.Number).tell(upReady).about(hapSwitch, g.Number))
 		p.State, p.Fallback = genDraining, false
 		if p.Drain == 0 { // it died before it was told to
 			p.Drain = s.world.now()
@@ -598,12 +581,14 @@ func (s *supervisor) switchTo(g *generation) {
 	default:
 		s.drain(p, s.limits.drainTimeout)
 	}
+	s.handover()
 	s.next()
 }
 
 // fail ends a generation that never served. Its predecessor does not notice.
 func (s *supervisor) fail(g *generation, reason string, status int) {
 	first := s.Restart.Predecessor == 0
+	g.Exit = status
 	text := fmt.Sprintf("generation %d failed: %s", g.Number, reason)
 	if first && len(g.Workers) == 0 {
 		text = reason // nothing ran: it is hotwrap that cannot start
@@ -617,17 +602,17 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 		s.waits(text)
 	case first:
 		s.leave(status)
-		s.say(failure("%s", text))
+		s.say(failure("%s", text).about(hapFailed, g.Number))
 	case p != nil && p.Fallback:
-		s.say(warning("%s; generation %d is started again", text, p.Number).tell(upReady))
+		s.say(warning("%s; generation %d is started again", text, p.Number).tell(upReady).about(hapFailed, g.Number))
 	case p != nil && s.readyWorkers(p) > 0:
-		s.say(warning("%s; generation %d serves on", text, p.Number).tell(upReady))
+		s.say(warning("%s; generation %d serves on", text, p.Number).tell(upReady).about(hapFailed, g.Number))
 	default:
-		s.say(warning("%s", text).tell(upReady))
+		s.say(warning("%s", text).tell(upReady).about(hapFailed, g.Number))
 	}
 	s.abandon(g, failed, reason)
 	if first && s.Ending {
-		s.answerAll(s.Pending, failed, 0, reason)
+		s.answerAll(s.Pending, failed, g, reason)
 		s.Pending = nil
 	}
 	if p != nil && s.Restart == nil && s.gaveUp(p) && p.State == genServing { // a restart that waited may mend it
@@ -645,7 +630,7 @@ func (s *supervisor) abandon(g *generation, res result, reason string) {
 	if p != nil {
 		s.world.route(map[int]int{p.Number: 1})
 	}
-	s.answerAll(r.Requests, res, g.Number, reason)
+	s.answerAll(r.Requests, res, g, reason)
 	r.Requests = nil
 	for _, w := range slices.Clone(g.Workers) {
 		s.stopWorker(g, w)
@@ -705,6 +690,25 @@ func (s *supervisor) due() {
 			s.dueWorker(g, w, now)
 		}
 	}
+	if s.done() {
+		s.letGo()
+		if s.Stop != nil {
+			s.answerStop()
+		}
+	}
+}
+
+// answerStop tells everybody who asked for the stop that it is over.
+func (s *supervisor) answerStop() {
+	reason := ""
+	if s.Stop.Late {
+		reason = "not everybody ended in time; what was left was killed"
+	}
+	for _, r := range s.Stop.Requests {
+		v := verdict{Request: r, Result: stopped, Reason: reason, At: s.world.now(), Began: s.Stop.Since, Exit: s.Status}
+		s.remember(v)
+	}
+	s.Stop.Requests = nil
 }
 
 func (s *supervisor) dueGeneration(g *generation, now instant) {

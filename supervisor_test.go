@@ -36,18 +36,22 @@ type fakeWorld struct {
 	surveying []int // generations
 	deaths    []death
 	said      []message
-	answers   map[int]result
-	asked     map[int]bool // request IDs that want an answer
+	answers   map[string]result
+	asked     []string     // request IDs that want an answer
+	pins      map[int]bool // images that are pinned, by their descriptor
+	pinned    int
+	replies   []chan verdict
 	ordered   bool         // KILL was asked for
 	beating   map[int]bool // serials whose watchdog is armed
 	broken    bool         // a serving worker died by itself: fewer than N may be ready
 	spawnErr  error
 	disk      string // the build that lies on disk
+	lost      bool   // the state was read back: nobody waits for a reply any more
 	reloading bool   // RELOADING without its READY
 }
 
 func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
-	f := &fakeWorld{t: t, clock: clock, answers: map[int]result{}, asked: map[int]bool{}, beating: map[int]bool{}, pids: 100, disk: "abc"}
+	f := &fakeWorld{t: t, clock: clock, answers: map[string]result{}, pins: map[int]bool{}, beating: map[int]bool{}, pids: 100, disk: "abc"}
 	f.s = &supervisor{limits: l, world: f.world()}
 	return f
 }
@@ -55,7 +59,7 @@ func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
 func (f *fakeWorld) world() world {
 	return world{
 		now:     f.clock,
-		prepare: func(g, _ *generation) { f.preparing = append(f.preparing, g.Number) },
+		prepare: func(g, _ *generation, _ *image) { f.preparing = append(f.preparing, g.Number) },
 		check:   func(g *generation) (int, error) { return f.start(g.Number, 0, true) },
 		spawn:   func(g *generation, w *worker) (int, error) { return f.start(g.Number, w.Serial, false) },
 		stale:   func(*generation) bool { return false },
@@ -69,7 +73,7 @@ func (f *fakeWorld) world() world {
 		halted:  func(int) bool { return false },
 		route:   f.route,
 		refresh: func() {}, promote: func(*generation) {}, repair: func(string) bool { return false }, forget: func(*worker) {},
-		release: func(*generation) {}, closing: func() {}, alive: func() {}, clear: func() {},
+		release: f.release, closing: func() {}, alive: func() {}, clear: func() {},
 		build: func() (int, error) { return f.start(0, 0, true) }, built: func() {}, runs: func(string) {}, watchAgain: func() {},
 		answer: f.answer,
 		say:    f.say,
@@ -180,6 +184,17 @@ func (f *fakeWorld) kill(group int, sig syscall.Signal) {
 	f.die(p, exitStatus{Signal: syscall.SIGKILL})
 }
 
+// release lets go of an image; twice would close somebody else's descriptor.
+func (f *fakeWorld) release(g *generation) {
+	if g.Image == nil {
+		return
+	}
+	if !f.pins[g.Image.Exe] {
+		f.fatalf("image %d is released, but not pinned", g.Image.Exe)
+	}
+	delete(f.pins, g.Image.Exe)
+}
+
 func (f *fakeWorld) route(shares map[int]int) {
 	if len(shares) == 0 {
 		f.fatalf("nobody gets the connections")
@@ -187,11 +202,11 @@ func (f *fakeWorld) route(shares map[int]int) {
 }
 
 func (f *fakeWorld) answer(v verdict) {
-	if v.Request.ID == 0 {
+	if v.Request.ID == "" {
 		return
 	}
 	if r, ok := f.answers[v.Request.ID]; ok {
-		f.fatalf("request %d has two verdicts: %s and %s", v.Request.ID, r, v.Result)
+		f.fatalf("request %s has two verdicts: %s and %s", v.Request.ID, r, v.Result)
 	}
 	f.answers[v.Request.ID] = v.Result
 }
@@ -246,12 +261,13 @@ func (f *fakeWorld) check() {
 
 // ask posts a request that wants an answer.
 func (f *fakeWorld) ask(what ask, cause string) {
-	id := len(f.asked) + 1
-	f.asked[id] = true
+	reply := make(chan verdict, 1)
+	f.replies = append(f.replies, reply)
+	f.asked = append(f.asked, fmt.Sprint(len(f.asked)+1))
 	if what == askKill || cause == "SIGINT" {
 		f.ordered = true
 	}
-	f.step(event{kind: evRequest, request: request{ID: id, Ask: what, Cause: cause}})
+	f.step(event{kind: evRequest, request: request{ID: f.asked[len(f.asked)-1], Ask: what, Cause: cause}, reply: reply})
 }
 
 func (f *fakeWorld) step(ev event) {
@@ -269,9 +285,16 @@ func (f *fakeWorld) prepared(err error) {
 	f.preparing = f.preparing[1:]
 	ev := event{kind: evPrepared, number: n, err: err}
 	if err == nil {
-		ev.image = &image{Build: f.disk, Path: "/app", StopSignal: syscall.SIGTERM, Argv: []string{"app"}}
+		ev.image = f.pin()
 	}
 	f.step(ev)
+}
+
+// pin makes an image of what lies on disk.
+func (f *fakeWorld) pin() *image {
+	f.pinned++
+	f.pins[f.pinned] = true
+	return &image{Exe: f.pinned, Build: f.disk, Path: "/app", StopSignal: syscall.SIGTERM, Argv: []string{"app"}}
 }
 
 // looked answers the oldest look.
@@ -383,8 +406,8 @@ func TestRestart(t *testing.T) {
 	f.want("1 serving", "2 ready") // bakes
 	f.advance(time.Second)
 	f.want("1 draining", "2 serving")
-	if f.answers[1] != promoted {
-		f.fatalf("verdict %q", f.answers[1])
+	if f.answers["1"] != promoted {
+		f.fatalf("verdict %q", f.answers["1"])
 	}
 	f.surveyed()
 	f.obey()
@@ -420,8 +443,8 @@ func TestBadSuccessor(t *testing.T) {
 			f.wantSaid("generation 2 failed: "+c.says, "")
 			f.obey()
 			f.want("1 serving")
-			if f.answers[1] != failed || f.s.serving().Workers[0].PID != before {
-				f.fatalf("verdict %q, pid %d, before %d", f.answers[1], f.s.serving().Workers[0].PID, before)
+			if f.answers["1"] != failed || f.s.serving().Workers[0].PID != before {
+				f.fatalf("verdict %q, pid %d, before %d", f.answers["1"], f.s.serving().Workers[0].PID, before)
 			}
 			f.ask(askRestart, "SIGHUP")
 			f.serve()
@@ -479,21 +502,21 @@ func TestPending(t *testing.T) {
 	f.serve()
 	f.advance(time.Second)
 	f.surveyed()
-	for id := range f.asked {
+	for _, id := range f.asked {
 		if f.answers[id] != promoted {
-			f.fatalf("request %d: %q", id, f.answers[id])
+			f.fatalf("request %s: %q", id, f.answers[id])
 		}
 	}
 	f.want("1 draining", "2 draining", "3 serving") // a restart never waits for a drain
 	f.ask(askRestart, "SIGHUP")
 	f.ask(askRestart, "SIGHUP")
 	f.ask(askStop, "SIGTERM")
-	if f.answers[11] != stopped || f.answers[12] != stopped {
-		f.fatalf("verdicts %q %q", f.answers[11], f.answers[12])
+	if f.answers["11"] != stopped || f.answers["12"] != stopped {
+		f.fatalf("verdicts %q %q", f.answers["11"], f.answers["12"])
 	}
 	f.ask(askRestart, "SIGHUP")
-	if f.answers[14] != stopped {
-		f.fatalf("a restart after the stop: %q", f.answers[14])
+	if f.answers["14"] != stopped {
+		f.fatalf("a restart after the stop: %q", f.answers["14"])
 	}
 }
 
@@ -947,7 +970,7 @@ func TestHungFiles(t *testing.T) {
 	f.ask(askStop, "SIGTERM")
 	f.surveyed()
 	f.obey()
-	if !f.s.done() || f.answers[1] != failed || f.answers[2] != stopped {
+	if !f.s.done() || f.answers["1"] != failed || f.answers["2"] != stopped {
 		f.fatalf("done %v, verdicts %v", f.s.done(), f.answers)
 	}
 	f.prepared(nil) // whenever it comes
@@ -1018,8 +1041,8 @@ func TestRun(t *testing.T) {
 		f.s.world.look = func(w *worker, _ bool) {
 			post(event{kind: evLook, serial: w.Serial, sight: sight{watched: l.listeners}})
 		}
-		f.s.world.prepare = func(g, _ *generation) {
-			post(event{kind: evPrepared, number: g.Number, image: &image{StopSignal: syscall.SIGTERM}})
+		f.s.world.prepare = func(g, _ *generation, _ *image) {
+			post(event{kind: evPrepared, number: g.Number, image: f.pin()})
 		}
 		f.s.world.spawn = func(g *generation, w *worker) (int, error) {
 			post(event{kind: evExec, serial: w.Serial})
@@ -1170,6 +1193,8 @@ func (f *fakeWorld) play(b byte) {
 		f.changed()
 	case 29:
 		f.step(event{kind: evChanged, trigger: trigger{what: "main.go", sources: true}})
+	case 31:
+		f.ask(askRollback, "hotwrap rollback")
 	case 30:
 		f.prepared(cannotStart("./app", syscall.ETXTBSY))
 	}
@@ -1194,7 +1219,7 @@ func (f *fakeWorld) roundTrip() {
 	if string(again) != string(text) {
 		f.fatalf("read back as %s", again)
 	}
-	f.s = next
+	f.s, f.lost = next, true
 }
 
 // finish lets everything go well from here, then stops, and asserts that everything ends.
@@ -1228,9 +1253,17 @@ func (f *fakeWorld) finish() {
 	if !f.s.done() {
 		f.fatalf("hotwrap does not end")
 	}
-	for id := range f.asked {
+	for _, id := range f.asked {
 		if _, ok := f.answers[id]; !ok {
-			f.fatalf("request %d has no verdict", id)
+			f.fatalf("request %s has no verdict", id)
+		}
+	}
+	if len(f.pins) > 0 {
+		f.fatalf("images stay pinned: %v", f.pins)
+	}
+	for i, reply := range f.replies {
+		if len(reply) != 1 && !f.lost {
+			f.fatalf("who asked for %s never hears of it", f.asked[i])
 		}
 	}
 	for _, p := range f.procs {
