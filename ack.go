@@ -139,7 +139,8 @@ func (s *notifySocket) ack(conn *net.UnixConn) []notice {
 		return nil
 	}
 	n := notice{ready: true, mainPID: pid, by: "ack"}
-	n.pid, n.uid = peer(conn)
+	from := callerOf(conn)
+	n.pid, n.uid = from.pid, from.uid
 	if s.post(n, s.done) {
 		return nil
 	}

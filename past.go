@@ -89,7 +89,10 @@ func (img *image) again(number int) (*image, error) {
 		}
 		*pin.to = fd
 	}
-	again.env = setenv(slices.Clone(img.env), "HOTWRAP_GENERATION", fmt.Sprint(number))
+	again.env = slices.Clone(img.env)
+	for _, key := range []string{"HOTWRAP_GENERATION", "SERVER_STARTER_GENERATION"} {
+		again.env = setenv(again.env, key, fmt.Sprint(number))
+	}
 	return &again, nil
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"strings"
 
@@ -34,21 +33,6 @@ func sender(controls []unix.SocketControlMessage) (pid, uid int) {
 		}
 	}
 	return 0, -1
-}
-
-// peer returns who connected.
-func peer(conn *net.UnixConn) (pid, uid int) {
-	pid, uid = 0, -1
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return pid, uid
-	}
-	_ = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid, uid = int(cred.Pid), int(cred.Uid)
-		}
-	})
-	return pid, uid
 }
 
 // unmappedOwner says whether uid is how user_namespaces(7) show an owner that has no uid in ours.

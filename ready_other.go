@@ -3,8 +3,6 @@
 package main
 
 import (
-	"net"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -16,7 +14,5 @@ var notifyOOB = unix.CmsgSpace(4 * maxPassed)
 func prepareNotify(int) error { return nil }
 
 func sender([]unix.SocketControlMessage) (pid, uid int) { return 0, -1 }
-
-func peer(*net.UnixConn) (pid, uid int) { return 0, -1 }
 
 func unmappedOwner(uint32) bool { return false }

@@ -1,0 +1,330 @@
+package main
+
+// This file is the place of one running hotwrap among others: its name, the lock on that, and the
+// directory in which its control socket lies.
+//
+// Its rules: one instance per name and directory, for as long as it holds the lock, which dies with it;
+// the directory is the owner's alone, or a group's that was let in by name; nothing on the way to it can
+// be exchanged by others.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	controlDir   = "control" // with --control-group also control-GROUP
+	socketSuffix = ".sock"
+	lockSuffix   = ".lock"
+	nameMost     = 64 // bytes of an instance's name
+	namesTried   = 99 // NAME, NAME-2, NAME-3 …
+)
+
+// instance is one running hotwrap as others can find it.
+type instance struct {
+	name     string
+	path     string // of the control socket
+	group    int    // that may restart, roll back and look; -1 none
+	listener *net.UnixListener
+	lock     *os.File // on the name
+	lockPath string
+}
+
+// takenError says that a name is another instance's.
+type takenError struct {
+	name string
+	pid  string // that wrote itself into the lock file; "" unknown
+}
+
+func (e *takenError) Error() string {
+	text := fmt.Sprintf("cannot take the name %q: another hotwrap has it", e.name)
+	if e.pid != "" {
+		text += " (pid " + e.pid + ")"
+	}
+	return text
+}
+
+// openInstance takes a name and opens the control socket under it, in the first directory that will
+// do. A name that was given must be free; a default one gets a number if it is not.
+func openInstance(environ []string, name, given, group string) (*instance, error) {
+	gid := -1
+	if group != "" {
+		if gid = accountGroup(group); gid < 0 {
+			return nil, usage("--control-group %q: there is no such group", group)
+		}
+	}
+	if given != "" {
+		name = given
+	}
+	var reasons []string
+	for _, base := range runtimeDirs(environ) {
+		i := &instance{name: name, group: gid}
+		err := i.openIn(base, group, given == "")
+		var taken *takenError
+		switch {
+		case err == nil:
+			return i, nil
+		case errors.As(err, &taken):
+			return nil, err
+		}
+		reasons = append(reasons, fmt.Sprintf("%q: %v", base, err))
+	}
+	return nil, fmt.Errorf("cannot open the control socket: %s", strings.Join(reasons, "; "))
+}
+
+func (i *instance) openIn(base, group string, mayNumber bool) error {
+	base, err := resolveBase(base)
+	if err != nil {
+		return err
+	}
+	if err := fitParents(base, i.group >= 0); err != nil { // the group has to get through
+		return err
+	}
+	dir, err := privateDir(base, controlDir, 0o700, -1)
+	if err != nil {
+		return err
+	}
+	socketDir := dir
+	if i.group >= 0 {
+		if socketDir, err = privateDir(base, controlDir+"-"+group, 0o750, i.group); err != nil {
+			return err
+		}
+	}
+	if length := len(socketDir) + 1 + len(i.name) + len(socketSuffix); length > maxSockPath {
+		return fmt.Errorf("the socket's path would have %d bytes, over %d", length, maxSockPath)
+	}
+	if err := i.takeName(dir, mayNumber); err != nil {
+		return err
+	}
+	if err := i.bind(filepath.Join(socketDir, i.name+socketSuffix)); err != nil {
+		i.release()
+		return err
+	}
+	return nil
+}
+
+// privateDir makes or opens the directory name in base, and makes sure that it is ours and closed to all
+// but us, or but us and a group.
+func privateDir(base, name string, mode uint32, gid int) (string, error) {
+	top := &notifyDir{}
+	defer func() {
+		if top.base != nil {
+			_ = top.base.Close()
+		}
+	}()
+	if err := top.openBase(base, false); err != nil {
+		return "", err
+	}
+	at := int(top.base.Fd())
+	if err := unix.Mkdirat(at, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return "", err
+	}
+	dir, err := openDirAt(at, name)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	info, err := dir.Stat()
+	if err != nil {
+		return "", err
+	}
+	if int(owner(info)) != os.Geteuid() {
+		return "", fmt.Errorf("%q belongs to uid %d", filepath.Join(base, name), owner(info))
+	}
+	if gid >= 0 {
+		if err := unix.Fchown(int(dir.Fd()), -1, gid); err != nil {
+			return "", fmt.Errorf("cannot give %q to the group: %v", filepath.Join(base, name), err)
+		}
+	}
+	return filepath.Join(base, name), unix.Fchmod(int(dir.Fd()), mode)
+}
+
+// takeName locks the name, or with a number behind it the first that is free.
+func (i *instance) takeName(dir string, mayNumber bool) error {
+	name := i.name
+	for n := 2; ; n++ {
+		err := i.lockName(filepath.Join(dir, i.name+lockSuffix))
+		var taken *takenError
+		if err == nil || !errors.As(err, &taken) || !mayNumber || n > namesTried {
+			return err
+		}
+		i.name = name + "-" + strconv.Itoa(n)
+	}
+}
+
+// lockName takes the lock on one name. Who holds it before us may remove the file as we open it: then again.
+func (i *instance) lockName(path string) error {
+	for range 8 {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return causeOf(err)
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			text := make([]byte, 20)
+			n, _ := f.ReadAt(text, 0)
+			_ = f.Close()
+			pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+			if pid > 0 {
+				return &takenError{i.name, strconv.Itoa(pid)}
+			}
+			return &takenError{i.name, ""}
+		}
+		if err == nil && sameFile(f, path) {
+			i.lock, i.lockPath = f, path
+			_ = f.Truncate(0)
+			_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+			return nil
+		}
+		_ = f.Close()
+		if err != nil {
+			return fmt.Errorf("cannot lock %q: %v", path, err)
+		}
+	}
+	return fmt.Errorf("cannot lock %q: it disappears again and again", path)
+}
+
+// sameFile tells whether path still leads to f.
+func sameFile(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Lstat(path)
+	return err == nil && os.SameFile(a, b)
+}
+
+// bind opens the socket. One that lies there is a dead instance's: the name is ours.
+func (i *instance) bind(path string) error {
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode().Type() != fs.ModeSocket {
+			return fmt.Errorf("%q is not a socket", path)
+		}
+		_ = os.Remove(path)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("cannot listen on %q: %w", path, causeOf(err))
+	}
+	l.SetUnlinkOnClose(false)
+	mode := fs.FileMode(0o600)
+	if i.group >= 0 {
+		mode = 0o660
+		err = os.Lchown(path, -1, i.group)
+	}
+	if err == nil {
+		err = os.Chmod(path, mode)
+	}
+	if err != nil {
+		_ = l.Close()
+		_ = os.Remove(path)
+		return causeOf(err)
+	}
+	i.listener, i.path = l, path
+	return nil
+}
+
+// release gives name and socket back: the socket's path first, while the name still is ours.
+func (i *instance) release() {
+	if i.listener != nil {
+		_ = os.Remove(i.path)
+		_ = i.listener.Close()
+	}
+	if i.lock != nil {
+		_ = os.Remove(i.lockPath)
+		_ = i.lock.Close()
+	}
+	for _, dir := range []string{filepath.Dir(i.path), filepath.Dir(i.lockPath), filepath.Dir(filepath.Dir(i.lockPath))} {
+		_ = unix.Rmdir(dir) // fails while another instance uses it
+	}
+}
+
+// accountGroup is a group's id by name or number; -1: there is none.
+func accountGroup(text string) int {
+	_, gid, err := listenSpec{group: text}.owner()
+	if err != nil {
+		return -1
+	}
+	return gid
+}
+
+// --- names
+
+// checkName tells what is wrong with a name that was given.
+func checkName(name string) error {
+	switch {
+	case len(name) > nameMost:
+		return fmt.Errorf("it is longer than %d bytes", nameMost)
+	case allDigits(name):
+		return errors.New("only digits would be a pid to the commands")
+	case cleanName(name) != name:
+		return errors.New("it may have letters, digits and . _ @ -, and begin with a letter or digit")
+	}
+	return nil
+}
+
+// cleanName makes a name of any text: what it may not have becomes a dash.
+func cleanName(text string) string {
+	name := strings.Map(func(r rune) rune {
+		if r < 0x80 && plain(string(r), ".-_@") {
+			return r
+		}
+		return '-'
+	}, text)
+	name = strings.TrimLeft(name, ".-_@")
+	return name[:min(len(name), nameMost)]
+}
+
+// defaultName is what an instance is called that was given no name: by its systemd unit, else by its script or program.
+func defaultName(argv, environ []string) string {
+	name := unitName(environ)
+	if name == "" {
+		name = filepath.Base(scriptOrProgram(argv))
+	}
+	switch name = cleanName(name); {
+	case name == "":
+		return "hotwrap"
+	case allDigits(name):
+		return "hotwrap-" + name
+	}
+	return name
+}
+
+// scriptOrProgram is what people call a program by: for an interpreter the script that it runs.
+func scriptOrProgram(argv []string) string {
+	if !interpreted(argv) {
+		return argv[0]
+	}
+	for _, arg := range argv[1:] {
+		if !strings.HasPrefix(arg, "-") {
+			return strings.TrimSuffix(arg, filepath.Ext(arg))
+		}
+	}
+	return argv[0]
+}
+
+// unitName is the systemd service whose main process we are, "" if none: SYSTEMD_EXEC_PID says so
+// (systemd.exec(5), version 248), the last part of our control group names it.
+func unitName(environ []string) string {
+	if getenv(environ, "SYSTEMD_EXEC_PID") != strconv.Itoa(os.Getpid()) {
+		return ""
+	}
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if unit, ok := strings.CutSuffix(filepath.Base(strings.TrimSpace(line)), ".service"); ok {
+			return unit
+		}
+	}
+	return ""
+}
