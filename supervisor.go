@@ -615,9 +615,6 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 		s.answerAll(s.Pending, failed, g, reason)
 		s.Pending = nil
 	}
-	if p != nil && s.Restart == nil && s.gaveUp(p) && p.State == genServing { // a restart that waited may mend it
-		s.end(p)
-	}
 }
 
 // abandon stops a candidate that will not serve, and answers for it.
@@ -640,6 +637,10 @@ func (s *supervisor) abandon(g *generation, res result, reason string) {
 	}
 	s.emptied(g)
 	s.next()
+	lost := p != nil && p.State == genServing && s.gaveUp(p)
+	if lost && s.Restart == nil && !s.Ending && s.Rebuild.Look == 0 { // nothing that comes may mend it
+		s.end(p)
+	}
 }
 
 // announcing tells whether the line about the last switch is still to come: what follows must not

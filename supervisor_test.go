@@ -1010,6 +1010,34 @@ func TestGaveUp(t *testing.T) {
 	}
 }
 
+// TestGaveUpForNothing: a generation that was given up while a newer build was tried ends hotwrap when
+// that build is taken back.
+func TestGaveUpForNothing(t *testing.T) {
+	l := defaultLimits()
+	l.watch, l.respawn = true, respawnNever
+	f := started(t, l)
+	f.disk = "bad"
+	f.changed()
+	f.prepared(nil)
+	f.exec()
+	f.die(f.proc(f.newest().PID), exitStatus{Code: 1})
+	f.step(event{kind: evChild})
+	f.want("1 serving")
+	f.disk = "good"
+	f.changed()
+	f.prepared(nil)
+	f.die(f.proc(f.s.serving().Workers[0].PID), exitStatus{Code: 3})
+	f.step(event{kind: evChild})
+	f.want("1 serving", "3 starting")
+	f.disk = "bad"
+	f.changed()
+	f.exec()
+	f.obey()
+	if !f.s.done() || f.s.Status != 3 {
+		f.fatalf("done %v, status %d", f.s.done(), f.s.Status)
+	}
+}
+
 // TestGaveUpBuild: a build that was given up does not serve, so it is no reason to stop the candidate for nothing.
 func TestGaveUpBuild(t *testing.T) {
 	l := defaultLimits()
@@ -1240,6 +1268,9 @@ func (f *fakeWorld) finish() {
 	}
 	if !f.s.Ending && f.s.serving() == nil {
 		f.fatalf("nobody serves in the end")
+	}
+	if g := f.s.serving(); g != nil && !f.s.Ending && f.s.gaveUp(g) && f.s.Restart == nil && f.s.Rebuild.Look == 0 {
+		f.fatalf("generation %d was given up, and hotwrap stays", g.Number)
 	}
 	for _, g := range f.s.Generations {
 		if g.State == genServing && !f.s.Ending && f.s.readyWorkers(g) < f.s.limits.workers && !f.s.gaveUp(g) {
