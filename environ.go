@@ -110,6 +110,9 @@ func (p *program) protocol(generation int) []string {
 		"EINHORN_MASTER_PID=" + strconv.Itoa(os.Getpid()),
 		"EINHORN_FD_COUNT=" + strconv.Itoa(len(p.listeners)),
 	}
+	if p.control != "" {
+		env = append(env, "HOTWRAP_CONTROL="+p.control)
+	}
 	if usec := p.watchdog(); usec != "" {
 		env = append(env, "WATCHDOG_USEC="+usec)
 	}

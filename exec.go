@@ -104,10 +104,11 @@ type program struct {
 	check      string   // --check, for sh
 	build      string   // --build, for sh
 	stopSignal syscall.Signal
-	ownStdin   bool // --stdin: the terminal is the program's
-	null       int  // descriptor of /dev/null
-	die        bool // workers die with hotwrap
-	readyFD    int  // --ready fd=N; -1 none
+	ownStdin   bool   // --stdin: the terminal is the program's
+	null       int    // descriptor of /dev/null
+	die        bool   // workers die with hotwrap
+	readyFD    int    // --ready fd=N; -1 none
+	control    string // path of hotwrap's control socket; "" none
 	listeners  []*listener
 	numbers    []int // the descriptor of each listener in the program
 }

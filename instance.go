@@ -298,13 +298,18 @@ func defaultName(argv, environ []string) string {
 	return name
 }
 
-// scriptOrProgram is what people call a program by: for an interpreter the script that it runs.
+// scriptOrProgram is what people call a program by: for an interpreter the script or module that it runs.
 func scriptOrProgram(argv []string) string {
 	if !interpreted(argv) {
 		return argv[0]
 	}
-	for _, arg := range argv[1:] {
-		if !strings.HasPrefix(arg, "-") {
+	for i, arg := range argv[1:] {
+		switch {
+		case arg == "-m" && i+2 < len(argv):
+			return argv[i+2]
+		case arg == "-c", arg == "-e", arg == "--eval": // the script itself
+			return argv[0]
+		case !strings.HasPrefix(arg, "-"):
 			return strings.TrimSuffix(arg, filepath.Ext(arg))
 		}
 	}

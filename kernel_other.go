@@ -70,6 +70,13 @@ func otherListeners([]int, []uint64) []string { return nil }
 
 func connections([]int, []*listener) []connection { return nil }
 
+type listenQueue struct {
+	waiting, limit int
+	known          bool
+}
+
+func listenQueues(ls []*listener) []listenQueue { return make([]listenQueue, len(ls)) }
+
 func portHolder(string, netip.AddrPort) (holder, bool) { return holder{}, false }
 
 func pathHolder(string) (holder, bool) { return holder{}, false }

@@ -131,6 +131,9 @@ type config struct {
 	clear    bool
 	debounce duration
 
+	name, controlGroup string
+	http               string
+
 	stdin, die, quiet, verbose, trace bool
 	logFormat                         string
 }
@@ -245,6 +248,11 @@ func (cfg *config) validate() error {
 	}
 	if cfg.src != "" && cfg.build == "" {
 		return &usageError{"--src is for --build", "--watch=" + cfg.src + " restarts without a build"}
+	}
+	if cfg.name != "" {
+		if err := checkName(cfg.name); err != nil {
+			return usage("--name %q: %v", cfg.name, err)
+		}
 	}
 	if cfg.die && !canDie {
 		return usage("--die-with-parent: not available on %s", runtime.GOOS)
@@ -466,6 +474,9 @@ func (cfg *config) options() []cli.Flag {
 		generic("debounce", &cfg.debounce),
 		flag("stdin", &cfg.stdin),
 		flag("die-with-parent", &cfg.die),
+		text("name", &cfg.name),
+		text("control-group", &cfg.controlGroup),
+		text("http", &cfg.http),
 		text("log-format", &cfg.logFormat),
 		flag("quiet", &cfg.quiet, "q"),
 		flag("verbose", &cfg.verbose, "v"),
@@ -756,6 +767,9 @@ Watch:
       --debounce DUR                 [100ms]
 
 Operation:
+      --name NAME                    [systemd unit, else script or program]
+      --control-group GROUP          may restart, roll back, look
+      --http ADDR                    /metrics /events /status, read-only
       --log-format text|json   -q, --quiet   -v, --verbose   --version
 
 Every --some-option is also $HOTWRAP_SOME_OPTION.

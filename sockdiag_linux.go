@@ -46,6 +46,7 @@ type inetSocket struct {
 	local, remote netip.AddrPort
 	inode         uint64 // 0: no process has it, as a connection that is not accepted yet
 	idle          time.Duration
+	queue, limit  int // of a listening one: connections not accepted yet, and how many may wait; limit 0: unknown
 }
 
 // inetSockets lists the sockets in one state, on one local port or (port 0) on all, of both families.
@@ -91,33 +92,55 @@ func diagRequest(family, protocol, state byte, port uint16) []byte {
 
 // diagSockets asks by netlink.
 func diagSockets(family, protocol, state byte, port uint16) (sockets []inetSocket, err error) {
+	err = askDiag(diagRequest(family, protocol, state, port), func(b []byte) (done bool, err error) {
+		sockets, done, err = parseDiag(b, sockets)
+		return done || len(sockets) >= maxSockets, err
+	})
+	return sockets, err
+}
+
+// askDiag sends a request and hands out the datagrams of the answer, until take is done or fails.
+func askDiag(request []byte, take func(b []byte) (done bool, err error)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unix.Close(fd)
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}) // it answers at once or never
-	if err := unix.Sendto(fd, diagRequest(family, protocol, state, port), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, err
+	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
 	}
-	for buf := make([]byte, 32<<10); len(sockets) < maxSockets; {
+	for buf := make([]byte, 32<<10); ; {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		var done bool
-		if sockets, done, err = parseDiag(buf[:max(n, 0)], sockets); done || err != nil {
-			return sockets, err
+		if done, err := take(buf[:max(n, 0)]); done || err != nil {
+			return err
 		}
 	}
-	return sockets, nil
 }
 
 // parseDiag adds the sockets of one datagram of answers; done is true after the last one.
 func parseDiag(b []byte, sockets []inetSocket) (_ []inetSocket, done bool, err error) {
+	done, err = eachDiag(b, func(payload []byte) {
+		if s, ok := parseDiagMessage(payload); ok {
+			sockets = append(sockets, s)
+		}
+	})
+	if errors.Is(err, errCutShort) {
+		return nil, done, err
+	}
+	return sockets, done, err
+}
+
+var errCutShort = errors.New("cut short")
+
+// eachDiag calls fn with what each message in one datagram of answers carries; done is true after the last one.
+func eachDiag(b []byte, fn func(payload []byte)) (done bool, err error) {
 	le := binary.NativeEndian
 	for len(b) >= unix.SizeofNlMsghdr {
 		size, kind := le.Uint32(b), le.Uint16(b[4:])
@@ -129,19 +152,17 @@ func parseDiag(b []byte, sockets []inetSocket) (_ []inetSocket, done bool, err e
 		switch kind {
 		case unix.NLMSG_DONE, unix.NLMSG_ERROR: // both begin with an errno, 0 or negative
 			if len(payload) >= 4 && int32(le.Uint32(payload)) < 0 {
-				return sockets, true, unix.Errno(-int32(le.Uint32(payload)))
+				return true, unix.Errno(-int32(le.Uint32(payload)))
 			}
-			return sockets, true, nil
+			return true, nil
 		case unix.SOCK_DIAG_BY_FAMILY:
-			if s, ok := parseDiagMessage(payload); ok {
-				sockets = append(sockets, s)
-			}
+			fn(payload)
 		}
 	}
 	if len(b) > 0 {
-		return nil, true, errors.New("cut short")
+		return true, errCutShort
 	}
-	return sockets, false, nil
+	return false, nil
 }
 
 // parseDiagMessage reads a struct inet_diag_msg and, of the attributes behind it, the times in tcp_info.
@@ -151,6 +172,9 @@ func parseDiagMessage(b []byte) (s inetSocket, ok bool) {
 	}
 	le := binary.NativeEndian
 	s.state, s.inode = b[1], uint64(le.Uint32(b[68:]))
+	if s.state == tcpListen {
+		s.queue, s.limit = int(le.Uint32(b[56:])), int(le.Uint32(b[60:])) // idiag_rqueue, idiag_wqueue
+	}
 	s.local = diagAddr(b[0], b[8:24], binary.BigEndian.Uint16(b[4:]))
 	s.remote = diagAddr(b[0], b[24:40], binary.BigEndian.Uint16(b[6:]))
 	for b = b[diagMessage:]; len(b) >= 4; {
@@ -221,6 +245,10 @@ func parseInetRow(line string) (s inetSocket, ok bool) {
 	local, ok1 := parseHexAddr(fields[1])
 	remote, ok2 := parseHexAddr(fields[2])
 	s = inetSocket{state: byte(state), local: local, remote: remote, inode: inode}
+	if _, queue, _ := strings.Cut(fields[4], ":"); s.state == tcpListen {
+		n, _ := strconv.ParseUint(queue, 16, 32)
+		s.queue = int(n)
+	}
 	return s, err1 == nil && err2 == nil && ok1 && ok2
 }
 
@@ -356,6 +384,87 @@ func unixConnections(l *listener) (inodes []uint64) {
 		}
 	}
 	return inodes
+}
+
+// listenQueue is how many connections wait for a listener's program to accept them.
+type listenQueue struct {
+	waiting, limit int // limit 0: unknown
+	known          bool
+}
+
+// listenQueues looks at the queues of stream listeners, in their order.
+func listenQueues(ls []*listener) []listenQueue {
+	queues := make([]listenQueue, len(ls))
+	var local map[uint64]listenQueue
+	for i, l := range ls {
+		switch l.network {
+		case "tcp":
+			port, err := strconv.ParseUint(l.port(), 10, 16)
+			if err != nil || port == 0 {
+				continue
+			}
+			for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, uint16(port)) {
+				if s.inode == l.inode {
+					queues[i] = listenQueue{s.queue, s.limit, true}
+				}
+			}
+		case "unix", "unixpacket":
+			if local == nil {
+				local = unixQueues()
+			}
+			queues[i] = local[l.inode]
+		}
+	}
+	return queues
+}
+
+// Of struct unix_diag_req and unix_diag_msg, see linux/unix_diag.h.
+const (
+	unixDiagShowQueue = 0x10 // UDIAG_SHOW_RQLEN
+	unixDiagQueue     = 4    // UNIX_DIAG_RQLEN: two numbers, of a listening socket its queue and its backlog
+	unixDiagMessage   = 16
+)
+
+// unixQueues are the queues of all listening unix sockets, by inode; none where the kernel has no unix_diag.
+func unixQueues() map[uint64]listenQueue {
+	le := binary.NativeEndian
+	b := make([]byte, unix.SizeofNlMsghdr+24)
+	le.PutUint32(b, uint32(len(b)))
+	le.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
+	le.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	b[16] = unix.AF_UNIX
+	le.PutUint32(b[20:], 1<<tcpListen)
+	le.PutUint32(b[28:], unixDiagShowQueue)
+	queues := map[uint64]listenQueue{}
+	_ = askDiag(b, func(b []byte) (bool, error) {
+		done, err := eachDiag(b, func(payload []byte) {
+			if inode, q := parseUnixDiag(payload); q.known {
+				queues[inode] = q
+			}
+		})
+		return done || len(queues) >= maxSockets, err
+	})
+	return queues
+}
+
+// parseUnixDiag reads a struct unix_diag_msg and the queue in the attributes behind it.
+func parseUnixDiag(b []byte) (inode uint64, q listenQueue) {
+	le := binary.NativeEndian
+	if len(b) < unixDiagMessage {
+		return 0, q
+	}
+	inode = uint64(le.Uint32(b[4:]))
+	for b = b[unixDiagMessage:]; len(b) >= 4; {
+		size := int(le.Uint16(b))
+		if size < 4 || size > len(b) {
+			break
+		}
+		if value := b[4:size]; le.Uint16(b[2:]) == unixDiagQueue && len(value) >= 8 {
+			q = listenQueue{int(le.Uint32(value)), int(le.Uint32(value[4:])), true}
+		}
+		b = b[min(len(b), (size+3)&^3):]
+	}
+	return inode, q
 }
 
 // holder is a process that has an address.

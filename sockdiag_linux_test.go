@@ -242,7 +242,7 @@ func TestTablesAgree(t *testing.T) {
 			if len(diag) != 1 || len(proc) != 1 || diag[0].local != a || diag[0].inode == 0 {
 				t.Fatalf("%s in state %d: %+v by sock_diag, %+v by /proc/net", a, state, diag, proc)
 			}
-			diag[0].idle = 0
+			diag[0].idle, diag[0].limit = 0, 0
 			if diag[0] != proc[0] {
 				t.Errorf("%s in state %d: %+v by sock_diag, %+v by /proc/net", a, state, diag[0], proc[0])
 			}
@@ -292,5 +292,10 @@ func FuzzParseDiag(f *testing.F) {
 		if err != nil && len(sockets) > 0 && len(sockets)*diagMessage > len(b) {
 			t.Errorf("%d sockets of %d bytes", len(sockets), len(b))
 		}
+		_, _ = eachDiag(b, func(payload []byte) {
+			if _, q := parseUnixDiag(payload); q.known && len(payload) < unixDiagMessage+12 {
+				t.Errorf("a queue of %d bytes", len(payload))
+			}
+		})
 	})
 }
