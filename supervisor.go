@@ -567,6 +567,9 @@ func (s *supervisor) switchTo(g *generation) {
 	s.world.route(map[int]int{g.Number: 1})
 	s.world.promote(g)
 	s.answerAll(r.Requests, promoted, g, "")
+	if r.Requests != nil && r.Requests[0].Ask == askRollback && s.world.stale(g) {
+		s.say(hint("the disk still holds another build than generation %d; the next restart starts that one", g.Number))
+	}
 	s.Restart = nil
 	switch {
 	case p == nil:

@@ -31,9 +31,10 @@ type fakeWorld struct {
 	clock     func() instant
 	pids      int
 	procs     []*fakeProcess
-	preparing []int // generations whose image is awaited
-	looking   []int // serials
-	surveying []int // generations
+	preparing []int          // generations whose image is awaited
+	olds      map[int]string // of them, those that go back: to which build
+	looking   []int          // serials
+	surveying []int          // generations
 	deaths    []death
 	said      []message
 	answers   map[string]result
@@ -51,7 +52,7 @@ type fakeWorld struct {
 }
 
 func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
-	f := &fakeWorld{t: t, clock: clock, answers: map[string]result{}, pins: map[int]bool{}, beating: map[int]bool{}, pids: 100, disk: "abc"}
+	f := &fakeWorld{t: t, clock: clock, answers: map[string]result{}, pins: map[int]bool{}, olds: map[int]string{}, beating: map[int]bool{}, pids: 100, disk: "abc"}
 	f.s = &supervisor{limits: l, world: f.world()}
 	return f
 }
@@ -59,10 +60,10 @@ func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
 func (f *fakeWorld) world() world {
 	return world{
 		now:     f.clock,
-		prepare: func(g, _ *generation, _ *image) { f.preparing = append(f.preparing, g.Number) },
+		prepare: f.prepare,
 		check:   func(g *generation) (int, error) { return f.start(g.Number, 0, true) },
 		spawn:   func(g *generation, w *worker) (int, error) { return f.start(g.Number, w.Serial, false) },
-		stale:   func(*generation) bool { return false },
+		stale:   func(g *generation) bool { return g.Image != nil && g.Image.Build != f.disk },
 		reap:    f.reap,
 		look:    func(w *worker, _ bool) { f.looking = append(f.looking, w.Serial) },
 		survey:  func(g *generation) { f.surveying = append(f.surveying, g.Number) },
@@ -276,6 +277,16 @@ func (f *fakeWorld) step(ev event) {
 	f.check()
 }
 
+func (f *fakeWorld) prepare(g, _ *generation, old *image) {
+	f.preparing = append(f.preparing, g.Number)
+	if old != nil {
+		if !f.pins[old.Exe] {
+			f.fatalf("goes back to an image that is not pinned any more")
+		}
+		f.olds[g.Number] = old.Build
+	}
+}
+
 // prepared answers the oldest wish for an image.
 func (f *fakeWorld) prepared(err error) {
 	if len(f.preparing) == 0 {
@@ -286,6 +297,9 @@ func (f *fakeWorld) prepared(err error) {
 	ev := event{kind: evPrepared, number: n, err: err}
 	if err == nil {
 		ev.image = f.pin()
+		if old, ok := f.olds[n]; ok {
+			ev.image.Build = old
+		}
 	}
 	f.step(ev)
 }
@@ -1007,6 +1021,102 @@ func TestGaveUp(t *testing.T) {
 	f.serve()
 	if g := f.s.serving(); g == nil || g.Number != 3 {
 		f.fatalf("generation 3 does not serve")
+	}
+}
+
+// TestRollback: it goes back to the last other build, as an ordinary restart with a number and a verdict of
+// its own; the watch does not bring back at once what lies on disk; only so many pins are kept.
+func TestRollback(t *testing.T) {
+	l := defaultLimits()
+	l.bake, l.watch = 0, true
+	f := started(t, l)
+	var ran []string
+	f.s.world.runs = func(build string) { ran = append(ran, build) }
+	swap := func(what ask) {
+		f.ask(what, string(what))
+		f.serve()
+		f.surveyed()
+		f.obey()
+	}
+	swap(askRollback)
+	f.want("1 serving")
+	if f.answers["1"] != failed {
+		f.fatalf("nothing served before, and the verdict is %q", f.answers["1"])
+	}
+	f.disk = "bad"
+	swap(askRestart)
+	swap(askRestart) // the same build once more
+	f.want("3 serving")
+	ran = nil
+	swap(askRollback)
+	f.want("4 serving")
+	if build := f.s.serving().Image.Build; build != "abc" || f.answers["4"] != promoted || len(ran) > 0 {
+		f.fatalf("went back to %q, verdict %q, the watch was told of %q", build, f.answers["4"], ran)
+	}
+	f.wantSaid("the disk still holds another build")
+	swap(askRollback)
+	if build := f.s.serving().Image.Build; build != "bad" {
+		f.fatalf("went back once more to %q", build)
+	}
+	for n := range 10 {
+		f.disk = fmt.Sprint("build", n)
+		swap(askRestart)
+		if len(f.pins) > pastKept+1 {
+			f.fatalf("%d images are pinned", len(f.pins))
+		}
+	}
+}
+
+// TestRollbackDisplaces: a wish to go back takes the place of a restart that waits, which is told so.
+func TestRollbackDisplaces(t *testing.T) {
+	f := started(t, defaultLimits())
+	f.ask(askRestart, "SIGHUP")
+	f.ask(askRestart, "SIGHUP")
+	f.ask(askRollback, "hotwrap rollback")
+	if f.answers["2"] != superseded {
+		f.fatalf("the restart that waited: %q", f.answers["2"])
+	}
+	f.serve()
+	f.advance(time.Second)
+	f.surveyed()
+	f.serve()
+	f.advance(time.Second)
+	if f.answers["1"] != promoted || f.answers["3"] != promoted {
+		f.fatalf("verdicts %v", f.answers)
+	}
+}
+
+// TestAgainById: who asks again with the id of a request gets its verdict, and starts nothing.
+func TestAgainById(t *testing.T) {
+	f := started(t, defaultLimits())
+	ask := func() chan verdict {
+		reply := make(chan verdict, 1)
+		f.step(event{kind: evRequest, request: request{ID: "deploy42", Ask: askRestart}, reply: reply})
+		return reply
+	}
+	first, second := ask(), ask()
+	late := make(chan verdict, 1)
+	f.step(event{kind: evAwait, request: request{ID: "deploy42"}, reply: late})
+	f.serve()
+	f.advance(time.Second)
+	third := ask()
+	for i, reply := range []chan verdict{first, second, late, third} {
+		select {
+		case v := <-reply:
+			if v.Result != promoted || v.Generation != 2 || v.Predecessor != 1 || v.Serving != 2 {
+				f.fatalf("client %d hears %+v", i, v)
+			}
+		default:
+			f.fatalf("client %d hears nothing", i)
+		}
+	}
+	if f.s.Numbers != 2 {
+		f.fatalf("%d generations", f.s.Numbers)
+	}
+	unknown := make(chan verdict, 1)
+	f.step(event{kind: evAwait, request: request{ID: "x"}, reply: unknown})
+	if v := <-unknown; v.Result != "" {
+		f.fatalf("an unknown id: %+v", v)
 	}
 }
 
