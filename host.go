@@ -242,7 +242,7 @@ func (h *host) world() world {
 		owns: h.owns, halted: halted, route: h.traffic.route, refresh: h.refresh, promote: h.promote,
 		repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
 		answer: func(verdict) {}, say: h.say, alive: func() { h.upward.watchdog() },
-		build: h.build, built: h.built, runs: h.runs, watchAgain: h.watchAgain, clear: h.clear,
+		facts: h.facts, build: h.build, built: h.built, runs: h.runs, watchAgain: h.watchAgain, clear: h.clear,
 	}
 }
 
@@ -279,6 +279,15 @@ func (h *host) say(m message) {
 			h.upward.status(text)
 		}
 	}
+}
+
+// facts is what is known beside the supervisor's state.
+func (h *host) facts() stateCopy {
+	c := stateCopy{lost: h.printer.lost}
+	for _, l := range h.program.listeners {
+		c.listeners = append(c.listeners, *l)
+	}
+	return c
 }
 
 // --- starts

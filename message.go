@@ -193,7 +193,8 @@ type printer struct {
 	least    level        // levelInfo; levelVerbose with -v; levelWarning with -q
 	queue    chan message
 	done     chan struct{}
-	dropped  int   // by say, on its caller's goroutine only, as the next
+	dropped  int   // since the last line; say's caller's goroutine only, as the next
+	lost     int   // in all
 	last     level // that was shown: the remedy of an error is shown with it
 }
 
@@ -224,6 +225,7 @@ func (p *printer) say(m message) {
 	case p.queue <- m:
 	default:
 		p.dropped++
+		p.lost++
 	}
 }
 

@@ -165,6 +165,7 @@ type world struct {
 	watchAgain func()                                              // asks the watch to look now
 	clear      func()                                              // clears the screen
 	alive      func()                                              // hotwrap's own manager wants to hear that the loop runs
+	facts      func() stateCopy                                    // what is known beside the state
 	answer     func(v verdict)                                     // a request has its verdict
 	say        func(m message)                                     // one line, and the same upward
 }
@@ -201,13 +202,13 @@ const (
 type event struct {
 	kind     eventKind
 	request  request
-	reply    chan<- verdict // evRequest, evAwait: has room for one; nil: nobody waits
-	copy     chan<- []byte  // evCopy: the same
-	number   int            // evPrepared, evSurvey: the generation
-	serial   int            // evExec, evNotice, evLook: the worker
-	image    *image         // evPrepared
-	warnings []string       // evPrepared: to be said before the start
-	err      error          // evPrepared, evExec
+	reply    chan<- verdict   // evRequest, evAwait: has room for one; nil: nobody waits
+	copy     chan<- stateCopy // evCopy: the same
+	number   int              // evPrepared, evSurvey: the generation
+	serial   int              // evExec, evNotice, evLook: the worker
+	image    *image           // evPrepared
+	warnings []string         // evPrepared: to be said before the start
+	err      error            // evPrepared, evExec
 	notice   notice
 	sight    sight
 	open     []connection // evSurvey
@@ -397,10 +398,17 @@ func (s *supervisor) killAll() {
 	}
 }
 
-// copied hands out a copy of the state: what looks at it may take its time.
+// stateCopy is all that the supervisor's goroutine knows: who has it may take its time.
+type stateCopy struct {
+	text      []byte     // as snapshot writes it
+	listeners []listener // as they are now: a repair changes them
+	lost      int        // lines of the log
+}
+
 func (s *supervisor) copied(ev event) {
-	text, _ := s.snapshot()
-	ev.copy <- text
+	c := s.world.facts()
+	c.text, _ = s.snapshot()
+	ev.copy <- c
 }
 
 // begin starts the next generation for rs: it is prepared first, away from this goroutine.
