@@ -35,7 +35,8 @@ type hub struct {
 	in     chan told
 	join   chan *subscription
 	leave  chan *subscription
-	asked  chan int // hands out how many lines were lost
+	asked  chan int           // hands out how many lines were lost
+	behind chan chan struct{} // closes what it gets when all that waited is through
 	done   chan struct{}
 	missed int // since the last line that found room; the teller's own
 }
@@ -65,7 +66,7 @@ type subscription struct {
 func newHub() *hub {
 	h := &hub{
 		in: make(chan told, hubQueue), join: make(chan *subscription), leave: make(chan *subscription),
-		asked: make(chan int), done: make(chan struct{}),
+		asked: make(chan int), behind: make(chan chan struct{}), done: make(chan struct{}),
 	}
 	go h.run()
 	return h
@@ -126,6 +127,19 @@ func (h *hub) subscribe() *subscription {
 	return sub
 }
 
+// catchUp returns when all that was told before it is in events, as far as it goes in there.
+func (sub *subscription) catchUp() {
+	if sub.hub == nil {
+		return
+	}
+	through := make(chan struct{})
+	select {
+	case sub.hub.behind <- through:
+		<-through
+	case <-sub.hub.done:
+	}
+}
+
 // close ends a subscription. It may have ended already.
 func (sub *subscription) close() {
 	if sub.hub == nil {
@@ -164,6 +178,11 @@ func (h *hub) run() {
 		case sub := <-h.leave:
 			a.all = slices.DeleteFunc(a.all, func(o *subscription) bool { return o == sub })
 		case h.asked <- a.lost:
+		case through := <-h.behind:
+			for len(h.in) > 0 {
+				a.hear(<-h.in)
+			}
+			close(through)
 		}
 	}
 }

@@ -9,6 +9,7 @@ package main
 //   - Every goroutine that posts is a source: stop ends it and hands back what it had not posted yet.
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -79,6 +80,9 @@ type host struct {
 	unwatch func()
 	unkey   func()
 	watcher *watcher
+	hub     *hub
+	place   *instance // nil: no command reaches this hotwrap
+	control *control
 	wipe    bool // -c: clear the screen
 	closed  bool // the listeners are: hotwrap is stopping
 }
@@ -86,7 +90,7 @@ type host struct {
 func newHost(p *printer, nohup bool) *host {
 	return &host{
 		events: make(chan event), done: make(chan struct{}), ears: map[int]ears{},
-		printer: p, nohup: nohup, tty: -1, closed: true,
+		printer: p, nohup: nohup, tty: -1, closed: true, hub: newHub(),
 	}
 }
 
@@ -101,12 +105,18 @@ func (h *host) setUp(cfg *config) error {
 		return err
 	}
 	becomeSubreaper()
+	if err := h.takePlace(cfg, environ); err != nil {
+		return err
+	}
 	h.tty, _ = unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err := h.listen(cfg, environ); err != nil {
 		return err
 	}
 	h.limits = cfg.limits(h.program.listeners)
 	h.limits.heartbeat = watchdogInterval(environ)
+	if err := h.openControl(cfg); err != nil {
+		return err
+	}
 	uid, gid := h.program.owner()
 	if err := h.watch(cfg); err != nil {
 		return err
@@ -176,6 +186,50 @@ func (h *host) listen(cfg *config, environ []string) error {
 	return nil
 }
 
+// takePlace takes a name and its control socket. Without a place for that hotwrap works all the same,
+// but no command reaches it; a name that was asked for and is taken is an error.
+func (h *host) takePlace(cfg *config, environ []string) error {
+	var taken *takenError
+	var wrong *usageError
+	var err error
+	h.place, err = openInstance(environ, defaultName(cfg.program, environ), cfg.name, cfg.controlGroup)
+	switch {
+	case errors.As(err, &taken), errors.As(err, &wrong):
+		return err
+	case err != nil:
+		h.say(warning("%v; HUP and TERM work all the same", err))
+		return nil
+	}
+	h.program.control = h.place.path
+	h.say(verbose("named %q", h.place.name).with("control", h.place.path))
+	return nil
+}
+
+// openControl lets clients in.
+func (h *host) openControl(cfg *config) error {
+	f := facts{
+		version: versionText(), pid: os.Getpid(), uid: os.Geteuid(), since: time.Now(),
+		argv: h.program.argv, dir: h.program.dir, numbers: h.program.numbers,
+	}
+	if h.place != nil {
+		f.name = h.place.name
+	}
+	h.control = newControl(h.post, h.hub, f)
+	if h.place != nil {
+		h.control.serve(h.place.listener, h.place.group, false)
+	}
+	if cfg.http == "" {
+		return nil
+	}
+	l, err := listenHTTP(cfg.http)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %q for --http: %w", cfg.http, causeOf(err))
+	}
+	h.control.serve(l, -1, true)
+	h.say(info("answering on http://%s", l.Addr()))
+	return nil
+}
+
 // watch starts what -w asks for.
 func (h *host) watch(cfg *config) error {
 	if !cfg.watch.on {
@@ -230,6 +284,12 @@ func (h *host) shut() {
 	if h.notify != nil {
 		h.notify.close()
 	}
+	if h.control != nil {
+		h.control.close()
+	}
+	if h.place != nil {
+		h.place.release()
+	}
 	_ = h.upward.close()
 	h.printer.close()
 }
@@ -241,7 +301,7 @@ func (h *host) world() world {
 		look: h.look, survey: h.survey, signal: signalOne, kill: signalGroup, empty: groupEmpty,
 		owns: h.owns, halted: halted, route: h.traffic.route, refresh: h.refresh, promote: h.promote,
 		repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
-		answer: func(verdict) {}, say: h.say, alive: func() { h.upward.watchdog() },
+		answer: h.answer, say: h.say, alive: func() { h.upward.watchdog() },
 		facts: h.facts, build: h.build, built: h.built, runs: h.runs, watchAgain: h.watchAgain, clear: h.clear,
 	}
 }
@@ -266,6 +326,7 @@ func (h *host) post(ev event) bool {
 // say writes one line, and tells it upward.
 func (h *host) say(m message) {
 	h.printer.say(m)
+	h.hub.tell(m, time.Now())
 	text := m.String()
 	switch m.up {
 	case upReady:
@@ -289,6 +350,9 @@ func (h *host) facts() stateCopy {
 	}
 	return c
 }
+
+// answer tells those who listen of a verdict; who asked for it has it already.
+func (h *host) answer(v verdict) { h.hub.verdict(viewVerdict(v, clock(), time.Now())) }
 
 // --- starts
 

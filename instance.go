@@ -36,6 +36,7 @@ type instance struct {
 	listener *net.UnixListener
 	lock     *os.File // on the name
 	lockPath string
+	madeBase string // the runtime directory, if it was not there
 }
 
 // takenError says that a name is another instance's.
@@ -88,13 +89,24 @@ func (i *instance) openIn(base, group string, mayNumber bool) error {
 	if err := fitParents(base, i.group >= 0); err != nil { // the group has to get through
 		return err
 	}
-	dir, err := privateDir(base, controlDir, 0o700, -1)
+	top := &notifyDir{}
+	err = top.openBase(base, i.group >= 0)
+	if top.base != nil {
+		defer top.base.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if top.madeBase {
+		i.madeBase = base
+	}
+	dir, err := privateDir(top.base, controlDir, 0o700, -1)
 	if err != nil {
 		return err
 	}
 	socketDir := dir
 	if i.group >= 0 {
-		if socketDir, err = privateDir(base, controlDir+"-"+group, 0o750, i.group); err != nil {
+		if socketDir, err = privateDir(top.base, controlDir+"-"+group, 0o750, i.group); err != nil {
 			return err
 		}
 	}
@@ -113,17 +125,8 @@ func (i *instance) openIn(base, group string, mayNumber bool) error {
 
 // privateDir makes or opens the directory name in base, and makes sure that it is ours and closed to all
 // but us, or but us and a group.
-func privateDir(base, name string, mode uint32, gid int) (string, error) {
-	top := &notifyDir{}
-	defer func() {
-		if top.base != nil {
-			_ = top.base.Close()
-		}
-	}()
-	if err := top.openBase(base, false); err != nil {
-		return "", err
-	}
-	at := int(top.base.Fd())
+func privateDir(base *os.File, name string, mode uint32, gid int) (string, error) {
+	at, path := int(base.Fd()), filepath.Join(base.Name(), name)
 	if err := unix.Mkdirat(at, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return "", err
 	}
@@ -137,14 +140,14 @@ func privateDir(base, name string, mode uint32, gid int) (string, error) {
 		return "", err
 	}
 	if int(owner(info)) != os.Geteuid() {
-		return "", fmt.Errorf("%q belongs to uid %d", filepath.Join(base, name), owner(info))
+		return "", fmt.Errorf("%q belongs to uid %d", path, owner(info))
 	}
 	if gid >= 0 {
 		if err := unix.Fchown(int(dir.Fd()), -1, gid); err != nil {
-			return "", fmt.Errorf("cannot give %q to the group: %v", filepath.Join(base, name), err)
+			return "", fmt.Errorf("cannot give %q to the group: %v", path, err)
 		}
 	}
-	return filepath.Join(base, name), unix.Fchmod(int(dir.Fd()), mode)
+	return path, unix.Fchmod(int(dir.Fd()), mode)
 }
 
 // takeName locks the name, or with a number behind it the first that is free.
@@ -242,7 +245,7 @@ func (i *instance) release() {
 		_ = os.Remove(i.lockPath)
 		_ = i.lock.Close()
 	}
-	for _, dir := range []string{filepath.Dir(i.path), filepath.Dir(i.lockPath), filepath.Dir(filepath.Dir(i.lockPath))} {
+	for _, dir := range []string{filepath.Dir(i.path), filepath.Dir(i.lockPath), i.madeBase} {
 		_ = unix.Rmdir(dir) // fails while another instance uses it
 	}
 }

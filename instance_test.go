@@ -74,7 +74,7 @@ func TestInstances(t *testing.T) {
 	_ = first.listener.Close()
 	second.release()
 	third.release()
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
 		t.Fatalf("left behind: %v, %v", left, err)
 	}
 }

@@ -330,7 +330,7 @@ func (s *supervisor) askedRestart(r request) {
 			s.Pending = nil
 		}
 		s.Pending = append(s.Pending, r)
-		s.say(verbose("the %s waits for the restart before it", r.Ask).with("by", r.by()))
+		s.say(verbose("the %s waits for the one before it", r.Ask).with("by", r.by()))
 	}
 }
 

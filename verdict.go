@@ -261,5 +261,5 @@ func (r request) by() string {
 	if r.Who == "" {
 		return r.Cause
 	}
-	return r.Cause + " of " + r.Who
+	return r.Cause + ", " + r.Who
 }
