@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// controlled is a control socket with a supervisor behind it that promotes everything at once.
+func controlled(t testing.TB) (path string, client *http.Client) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, done := make(chan event), make(chan struct{})
+	post := func(ev event) bool {
+		select {
+		case events <- ev:
+			return true
+		case <-done:
+			return false
+		}
+	}
+	s := &supervisor{}
+	go func() {
+		for {
+			select {
+			case ev := <-events:
+				switch ev.kind {
+				case evCopy:
+					text, _ := s.snapshot()
+					ev.copy <- stateCopy{text: text}
+				case evRequest:
+					ev.reply <- verdict{Request: ev.request, Result: promoted, Generation: 2}
+				case evAwait:
+					ev.reply <- verdict{}
+				default:
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	path = filepath.Join(dir, "c.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newControl(post, newHub(), facts{name: "test", pid: os.Getpid()})
+	c.serve(l, -1, false)
+	t.Cleanup(func() {
+		close(done)
+		c.close()
+		_ = os.RemoveAll(dir)
+	})
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
+	transport := &http.Transport{DialContext: dial}
+	t.Cleanup(transport.CloseIdleConnections)
+	return path, &http.Client{Transport: transport, Timeout: 20 * time.Second}
+}
+
+// inquire asks once and returns status and body.
+func inquire(t testing.TB, client *http.Client, method, path, body string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest(method, "http://hotwrap"+path, strings.NewReader(body)) //nolint:noctx // the client has a limit
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// TestControlWords: every answer is JSON, a wrong question is told what is wrong with it.
+func TestControlWords(t *testing.T) {
+	_, client := controlled(t)
+	cases := []struct {
+		method, path, body string
+		code               int
+		says               string
+	}{
+		{"GET", "/", "", 200, `"name":"test"`},
+		{"GET", "/status", "", 200, `"generations":`},
+		{"POST", "/restart", "", 200, `"result":"promoted"`},
+		{"POST", "/restart", `{"id":"abc","message":"why","later":1}`, 200, `"message":"why"`},
+		{"POST", "/restart", `{`, 400, `"error":`},
+		{"POST", "/restart", `{"id":"` + strings.Repeat("x", 65) + `"}`, 400, "id"},
+		{"POST", "/restart", `{"id":"12"}`, 400, "id"},
+		{"POST", "/restart", `{"id":"a b"}`, 400, "id"},
+		{"POST", "/restart", strings.Repeat("x", controlBody+1), 413, "body"},
+		{"POST", "/signal", `{"signal":"NOPE"}`, 400, "NOPE"},
+		{"POST", "/signal", ``, 400, "signal"},
+		{"GET", "/restart", "", 405, "POST"},
+		{"POST", "/status", "", 405, "GET"},
+		{"GET", "/nothing", "", 404, "nothing"},
+		{"GET", "/verdicts/unknown", "", 404, "id"},
+	}
+	for _, c := range cases {
+		code, text := inquire(t, client, c.method, c.path, c.body)
+		if code != c.code || !strings.Contains(text, c.says) || !json.Valid([]byte(text)) {
+			t.Errorf("%s %s %.40q: %d %s, want %d %q", c.method, c.path, c.body, code, text, c.code, c.says)
+		}
+	}
+	if code, text := inquire(t, client, "GET", "/metrics", ""); code != 200 || !strings.Contains(text, "hotwrap_info") {
+		t.Errorf("metrics: %d %s", code, text)
+	}
+}
+
+// TestControlRights: the owner may do all, the group look, restart and roll back, others nothing.
+func TestControlRights(t *testing.T) {
+	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	stranger := os.Geteuid() + 4711
+	cases := []struct {
+		who  caller
+		path string
+		code int
+	}{
+		{caller{uid: os.Geteuid(), known: true}, "/stop", 200},
+		{caller{uid: 0, known: true}, "/signal", 200},
+		{caller{uid: stranger, gid: 7, known: true}, "/restart", 200},
+		{caller{uid: stranger, groups: []int{1, 7}, known: true}, "/rollback", 200},
+		{caller{uid: stranger, groups: []int{1, 7}, known: true}, "/status", 200},
+		{caller{uid: stranger, gid: 7, known: true}, "/stop", 403},
+		{caller{uid: stranger, gid: 7, known: true}, "/signal", 403},
+		{caller{uid: stranger, gid: 8, known: true}, "/status", 403},
+		{caller{uid: os.Geteuid()}, "/status", 403}, // the kernel did not say
+	}
+	for _, c := range cases {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodPost, c.path, nil)
+		permitted(ok, 7).ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c.who)))
+		if w.Code != c.code {
+			t.Errorf("%+v %s: %d, want %d", c.who, c.path, w.Code, c.code)
+		}
+	}
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, "/status", nil)
+	permitted(ok, -1).ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller{uid: stranger, gid: -1, known: true})))
+	if w.Code != http.StatusForbidden {
+		t.Errorf("without a group: %d", w.Code)
+	}
+}
+
+// TestControlCrowd: a thousand clients that ask nothing, or half a question, keep nobody out and do not pile up.
+func TestControlCrowd(t *testing.T) {
+	path, client := controlled(t)
+	before := runtime.NumGoroutine()
+	var idle []net.Conn
+	defer func() {
+		for _, c := range idle {
+			_ = c.Close()
+		}
+	}()
+	for n := range 1000 {
+		c, err := net.Dial("unix", path) //nolint:noctx // it cannot block
+		if err != nil {
+			t.Fatalf("client %d: %v", n, err)
+		}
+		idle = append(idle, c)
+		if n%2 == 0 {
+			_, _ = io.WriteString(c, "POST /restart HTTP/1.1\r\nHost: x\r\nX-Slow: ") // it may be closed by now
+		}
+		if n%100 == 99 {
+			if code, text := inquire(t, client, "POST", "/restart", ""); code != 200 {
+				t.Fatalf("after %d clients: %d %s", n+1, code, text)
+			}
+		}
+	}
+	if now := runtime.NumGoroutine(); now > before+3*controlConns {
+		t.Fatalf("%d goroutines, %d before", now, before)
+	}
+	gone := 0
+	for _, c := range idle[:len(idle)-2*controlConns] {
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.Copy(io.Discard, c); err == nil || !os.IsTimeout(err) {
+			gone++
+		}
+	}
+	if want := len(idle) - 2*controlConns; gone != want {
+		t.Fatalf("%d of the oldest %d are closed", gone, want)
+	}
+}
+
+// TestControlHeader: an endless header ends the connection, not hotwrap.
+func TestControlHeader(t *testing.T) {
+	path, client := controlled(t)
+	c, err := net.Dial("unix", path) //nolint:noctx // it cannot block
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n")
+	line := fmt.Sprintf("X-Long: %s\r\n", strings.Repeat("x", 1000))
+	sent := 0
+	for ; sent < 1<<20; sent += len(line) {
+		if _, err := io.WriteString(c, line); err != nil {
+			break
+		}
+	}
+	if sent >= 1<<20 {
+		t.Fatalf("a header of %d bytes was read", sent)
+	}
+	if code, _ := inquire(t, client, "GET", "/", ""); code != 200 {
+		t.Fatalf("then: %d", code)
+	}
+}
+
+// FuzzControl: whatever comes through the socket, the next client is answered.
+func FuzzControl(f *testing.F) {
+	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+	f.Add([]byte("POST /restart HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{\"id\":\"abcd\"}"))
+	f.Add([]byte("POST /restart HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}   \r\n0\r\n\r\n"))
+	f.Add([]byte("POST /signal HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n{\"signal\":\"KILL\"}"))
+	f.Add([]byte("GET /verdicts/%2e%2e HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n"))
+	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	path, client := controlled(f)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := net.Dial("unix", path) //nolint:noctx // it cannot block
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = c.Write(text)
+		_ = c.(*net.UnixConn).CloseWrite()
+		head, _ := bufio.NewReader(io.LimitReader(c, 1<<20)).ReadBytes('\n')
+		if len(head) > 0 && !bytes.HasPrefix(head, []byte("HTTP/1.")) {
+			t.Fatalf("answered %q", head)
+		}
+		if code, _ := inquire(t, client, "GET", "/", ""); code != http.StatusOK {
+			t.Fatalf("then: %d", code)
+		}
+	})
+}
