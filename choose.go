@@ -15,13 +15,41 @@ import (
 
 // languages are the files that an interpreter's program is made of; none: the script alone.
 var languages = map[string][]string{
-	"node": nodeFiles, "nodejs": nodeFiles, "deno": nodeFiles, "bun": nodeFiles, "tsx": nodeFiles,
-	"python": {".py"}, "pypy": {".py"}, "ruby": {".rb", ".ru"}, "perl": {".pl", ".pm", ".psgi", ".t"}, "php": {".php"},
+	"node": nodeFiles, "nodejs": nodeFiles, "deno": nodeFiles, "bun": nodeFiles, "tsx": nodeFiles, "ts-node": nodeFiles,
+	"python": pythonFiles, "pypy": pythonFiles, "ruby": rubyFiles, "perl": {".pl", ".pm", ".psgi", ".t"}, "php": {".php"},
 	"lua": {".lua"}, "luajit": {".lua"}, "java": {".jar", ".class"},
 	"sh": nil, "bash": nil, "dash": nil, "zsh": nil, "ksh": nil, "busybox": nil,
 }
 
-var nodeFiles = []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".jsx", ".tsx", ".json"}
+// starters run something of a language that is in the program's directory, or any program (none).
+var starters = map[string][]string{
+	"uv": pythonFiles, "uvx": pythonFiles, "poetry": pythonFiles, "pipenv": pythonFiles, "pdm": pythonFiles, "hatch": pythonFiles,
+	"bundle": rubyFiles, "npm": nodeFiles, "npx": nodeFiles, "yarn": nodeFiles, "pnpm": nodeFiles, "bunx": nodeFiles,
+	"go": {".go"}, "cargo": {".rs"},
+	"make": nil, "just": nil,
+	"env": nil, "nice": nil, "ionice": nil, "nohup": nil, "setsid": nil, "stdbuf": nil, "timeout": nil, "time": nil, "taskset": nil,
+	"sudo": nil, "doas": nil, "setpriv": nil, "strace": nil, "ltrace": nil, "valgrind": nil, "dlv": nil, "tini": nil, "dumb-init": nil,
+}
+
+var (
+	nodeFiles   = []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".jsx", ".tsx", ".json"}
+	pythonFiles = []string{".py"}
+	rubyFiles   = []string{".rb", ".ru"}
+)
+
+// valued are the options of interpreters whose value is the next argument, and that is no script.
+var valued = []string{"-r", "--require", "--import", "--loader", "--env-file", "-W", "-X", "-I", "-cp", "-classpath", "--config"}
+
+// inline are those after which no script is named: a module, or a text that is run.
+var inline = []string{"-m", "-c", "-e", "--eval", "-p", "--print"}
+
+// userOptions are options of sudo and the like whose value could be taken for a program: -u node.
+var userOptions = []string{"-u", "-g", "--user", "--group"}
+
+// shims are directories of stand-ins for programs of a language: ~/.pyenv/shims.
+var shims = map[string][]string{
+	"shims .pyenv": pythonFiles, "shims pyenv": pythonFiles, "shims .rbenv": rubyFiles, "shims rbenv": rubyFiles, "shims .nodenv": nodeFiles,
+}
 
 // toolDirs hold programs that others wrote: what is run by them is named in the arguments.
 var toolDirs = []string{"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/opt/homebrew/bin"}
@@ -62,6 +90,12 @@ func (w *watcher) choosePath(name string) {
 	if _, err := w.disk.stat(t.root); err != nil && strings.ContainsAny(name, "*?[{") {
 		t.root, t.glob = doublestar.SplitPattern(t.root)
 	}
+	if slices.ContainsFunc(w.targets, func(other target) bool {
+		o, ok := other.(*fileTree)
+		return ok && o.root == t.root && o.glob == t.glob && o.script == "" && o.exts == nil
+	}) {
+		return // the same path, twice
+	}
 	t.learn()
 	program, err := w.cfg.find()
 	if rel, ok := below(t.root, program); err == nil && ok && t.leaves[cmp.Or(rel, filepath.Base(t.root))] != nil {
@@ -74,8 +108,10 @@ func (w *watcher) choosePath(name string) {
 	if !t.file || len(t.leaves) > 0 {
 		w.targets = append(w.targets, t)
 	}
-	_, err = w.disk.stat(t.root)
+	sig, err := w.disk.stat(t.root)
 	switch {
+	case err == nil && !sig.regular() && !sig.dir():
+		w.say(warning("cannot watch %q: it is neither a file nor a directory", name))
 	case err != nil:
 		w.say(warning("cannot watch %q: %v", name, err).end("waiting for it"))
 	case t.glob != "" && len(t.leaves) == 0:
@@ -90,35 +126,45 @@ func (w *watcher) choosePath(name string) {
 // chooseProgram watches the program: its executable, or what an interpreter runs.
 func (w *watcher) chooseProgram() {
 	path, err := w.cfg.find()
-	exts, script, tool := w.interpreted(path)
-	if err != nil || exts == nil && script == "" {
+	if err != nil {
 		w.addExecutable()
-		if err == nil {
-			w.say(info("watching %s", path).end("--watch=PATH chooses"))
-		}
 		return
 	}
-	if !tool {
+	r := w.understand(path, w.cfg.program)
+	var what []string
+	if r.own {
 		w.addExecutable()
+		what = append(what, path)
 	}
-	t := &fileTree{w: w, name: script, root: w.cfg.dir, script: script, exts: exts, written: true, ignore: w.cfg.ignore}
-	what := script
-	switch {
-	case script == "":
-		t.name = w.cfg.dir
-	case exts == nil:
-		t.root = script
-	default:
-		t.root = filepath.Dir(script)
+	if r.script != "" {
+		what = append(what, r.script)
 	}
-	if !tool { // the executable is the script
-		t.own, t.script = w.cfg.find, ""
+	if r.exts != nil {
+		what = append(what, globOf(r.exts)+" below "+r.root)
 	}
-	w.addTree(t)
-	if exts != nil {
-		what = strings.TrimPrefix(what+" and ", " and ") + "*" + strings.Join(exts[:1], " *") + " below " + t.root
+	if r.script != "" || r.exts != nil {
+		t := &fileTree{w: w, name: cmp.Or(r.script, r.root), root: r.root, script: r.script, exts: r.exts, written: true, ignore: w.cfg.ignore}
+		if t.exts == nil {
+			t.root = r.script
+		}
+		if r.own {
+			t.own = w.cfg.find
+		}
+		w.addTree(t)
 	}
-	w.say(info("watching %s", what).end("--watch=PATH chooses"))
+	if r.unknown {
+		w.say(warning("what %q runs is not known, only %s is watched", filepath.Base(path), path).end("--watch=PATH names it"))
+		return
+	}
+	w.say(info("watching %s", strings.Join(what, " and ")).end("--watch=PATH chooses"))
+}
+
+// globOf writes suffixes as a pattern.
+func globOf(exts []string) string {
+	if len(exts) == 1 {
+		return "*" + exts[0]
+	}
+	return "*.{" + strings.ReplaceAll(strings.Join(exts, ","), ".", "") + "}"
 }
 
 func (w *watcher) addExecutable() {
@@ -126,32 +172,132 @@ func (w *watcher) addExecutable() {
 	w.targets = append(w.targets, w.program)
 }
 
-// interpreted finds what runs when path does: the files of its language, and the script, "" none is named.
-// tool tells that path itself is nothing that the user writes.
-func (w *watcher) interpreted(path string) (exts []string, script string, tool bool) {
-	exts, tool = languageOf(path)
-	inTools := slices.Contains(toolDirs, filepath.Dir(path)) || strings.HasSuffix(filepath.Dir(path), "node_modules/.bin")
-	if _, err := w.disk.stat(filepath.Join(filepath.Dir(path), "../pyvenv.cfg")); err == nil {
-		inTools = true
+// running is what a command line runs, as far as its words tell.
+type running struct {
+	own     bool     // its first word, which nothing else runs
+	exts    []string // the files of its language,
+	root    string   // below there
+	script  string   // absolute, "" none is named
+	unknown bool
+}
+
+// understand finds out what words run, of which the first is the program at path.
+func (w *watcher) understand(path string, words []string) running {
+	exts, interpreter := languageOf(path)
+	starts, launcher := starters[filepath.Base(path)]
+	switch {
+	case interpreter && exts == nil && len(words) > 2 && words[1] == "-c":
+		return w.launched(nil, strings.FieldsFunc(words[2], func(r rune) bool { return strings.ContainsRune(" \t\n;&|(){}'\"", r) }), true)
+	case interpreter:
+		return w.interpreted(exts, words[1:])
+	case launcher:
+		return w.launched(starts, words[1:], false)
 	}
-	if !tool {
-		if line := shebang(path); line != "" {
-			exts, _ = languageOf(line)
+	if exts = shims[filepath.Base(filepath.Dir(path))+" "+filepath.Base(filepath.Dir(filepath.Dir(path)))]; exts == nil {
+		exts, _ = languageOf(shebang(path))
+	}
+	switch {
+	case exts == nil:
+		return running{own: true}
+	case w.isTool(path):
+		return w.launched(exts, words[1:], false)
+	case !strings.Contains(words[0], "/"): // it is installed: most likely it runs what is here
+		r := w.launched(exts, words[1:], false)
+		r.own = true
+		return r
+	}
+	return running{own: true, exts: exts, root: w.homeOf(path)}
+}
+
+// interpreted finds what an interpreter runs: its script, and the files of its language about it.
+func (w *watcher) interpreted(exts, args []string) running {
+	r := running{exts: exts, root: w.cfg.dir}
+	for i, arg := range args {
+		if slices.Contains(inline, arg) {
+			break
 		}
-		if !inTools {
-			if exts != nil {
-				script = path
+		if file := w.absolute(arg); !strings.HasPrefix(arg, "-") && (i == 0 || !slices.Contains(valued, args[i-1])) && w.isFile(file) {
+			r.script, r.root = file, w.homeOf(file)
+			break
+		}
+	}
+	r.unknown = exts == nil && r.script == ""
+	r.own = r.unknown
+	return r
+}
+
+// launched finds what a launcher of a language's programs, or of any (nil), runs. In a shell's text a bare word
+// may be anything.
+func (w *watcher) launched(exts, words []string, text bool) running {
+	for i, word := range words {
+		if word == "" || word[0] == '-' || strings.Contains(word, "=") || i > 0 && slices.Contains(userOptions, words[i-1]) {
+			continue
+		}
+		_, known := languageOf(word)
+		_, launcher := starters[filepath.Base(word)]
+		path := w.search(word, text)
+		if !known && !launcher && (exts != nil || path == "") {
+			continue
+		}
+		r := w.understand(cmp.Or(path, word), words[i:])
+		if r.own && !r.unknown {
+			r.own, r.script = false, path
+		}
+		return r
+	}
+	if exts == nil {
+		return running{own: true, unknown: true}
+	}
+	r := running{exts: exts, root: w.cfg.dir}
+	for _, word := range words {
+		if file := w.absolute(word); slices.Contains(exts, filepath.Ext(word)) && w.isFile(file) {
+			if r.script = file; !strings.HasPrefix(file, w.cfg.dir+"/") {
+				r.root = filepath.Dir(file)
 			}
-			return exts, script, false
-		}
-		tool = exts != nil
-	}
-	for _, arg := range w.cfg.program[1:] {
-		if sig, err := w.disk.stat(w.absolute(arg)); err == nil && sig.regular() {
-			return exts, w.absolute(arg), true
+			break
 		}
 	}
-	return exts, "", tool
+	return r
+}
+
+// search finds the file of a program that a launcher is to run, "" none.
+func (w *watcher) search(word string, text bool) string {
+	if strings.Contains(word, "/") {
+		if file := w.absolute(word); w.isFile(file) {
+			return file
+		}
+		return ""
+	}
+	for _, dir := range w.cfg.search {
+		if file := filepath.Join(dir, word); !text && w.isFile(file) {
+			return file
+		}
+	}
+	return ""
+}
+
+func (w *watcher) isFile(path string) bool {
+	sig, err := w.disk.stat(path)
+	return err == nil && sig.regular()
+}
+
+// isTool tells whether a program is one that others wrote.
+func (w *watcher) isTool(path string) bool {
+	dir := filepath.Dir(path)
+	return slices.Contains(toolDirs, dir) || strings.HasSuffix(dir, "node_modules/.bin") || filepath.Base(dir) == "shims" ||
+		w.isFile(filepath.Join(dir, "../pyvenv.cfg"))
+}
+
+// homeOf is the directory that a script belongs to: its own, but bin/rails belongs to what is beside bin.
+func (w *watcher) homeOf(script string) string {
+	dir := filepath.Dir(script)
+	switch {
+	case w.isTool(script):
+		return w.cfg.dir
+	case filepath.Base(dir) == "bin" && strings.HasPrefix(dir, w.cfg.dir+"/"):
+		return filepath.Dir(dir)
+	}
+	return dir
 }
 
 // languageOf finds the files of an interpreter's programs, by its name: python3.12 is python.
@@ -162,6 +308,9 @@ func languageOf(path string) ([]string, bool) {
 
 // shebang is the interpreter in a script's first line, "" none.
 func shebang(path string) string {
+	if sig, err := statFile(path); err != nil || !sig.regular() {
+		return ""
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return ""

@@ -267,10 +267,7 @@ func (p *program) find(name string, env []string) (string, error) {
 		return name, nil
 	}
 	var cause error = syscall.ENOENT
-	for _, dir := range filepath.SplitList(getenv(env, "PATH")) {
-		if !filepath.IsAbs(dir) {
-			continue // a relative entry would change its meaning with the directory
-		}
+	for _, dir := range searched(env) {
 		path := filepath.Join(dir, name)
 		var st unix.Stat_t
 		if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -286,6 +283,12 @@ func (p *program) find(name string, env []string) (string, error) {
 		e.hint = fmt.Sprintf("use ./%s or put it in PATH", name)
 	}
 	return "", e
+}
+
+// searched are the directories in which a bare name is looked for. A relative one would change its meaning
+// with the program's directory.
+func searched(env []string) []string {
+	return slices.DeleteFunc(filepath.SplitList(getenv(env, "PATH")), func(dir string) bool { return !filepath.IsAbs(dir) })
 }
 
 // readHead finds out what the pinned file is, and its content's hash.

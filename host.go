@@ -237,12 +237,14 @@ func (h *host) watch(cfg *config) error {
 	}
 	p := h.program
 	h.wipe = cfg.clear && cfg.terminal
+	env := apply(inherited(p.base), p.expandAll(p.env))
 	c := watchConfig{
 		program: p.expandAll(p.argv), dir: p.dir, paths: cfg.watch.paths, watchProgram: cfg.watch.program,
-		src: cfg.src, build: cfg.build != "", ignore: cfg.ignore, debounce: cfg.debounce.d,
-		find: func() (string, error) { return p.find(p.argv[0], inherited(p.base)) },
+		search: searched(env), src: cfg.src, build: cfg.build != "", ignore: cfg.ignore, debounce: cfg.debounce.d,
 	}
-	var err error
+	c.find = func() (string, error) { return p.find(c.program[0], env) }
+	_, err := c.find()
+	h.limits.wait = h.limits.wait && (err == nil || len(c.search) > 0) // else there is nothing to wait for
 	h.watcher, err = startWatch(c, func(n watchNews) bool {
 		if n.say != nil && !h.post(event{kind: evSay, message: *n.say}) {
 			return false

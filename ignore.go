@@ -6,7 +6,6 @@ package main
 // at any depth, and nothing comes back below a directory that is out.
 
 import (
-	"bufio"
 	"os"
 	"path"
 	"path/filepath"
@@ -78,21 +77,25 @@ func ignored(rules []ignoreRule, file string, dir bool) bool {
 
 // readIgnore reads a file of rules; one that is not there has none.
 func readIgnore(file, base string) []ignoreRule {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
 	var rules []ignoreRule
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if r, ok := parseIgnore(base, lines.Text()); ok {
+	for line := range strings.Lines(smallFile(file)) {
+		if r, ok := parseIgnore(base, strings.TrimSuffix(line, "\n")); ok {
 			rules = append(rules, r)
 		}
 	}
 	return rules
 }
 
-// gitRules are the rules from above a directory: those of the repository that it is in.
+// smallFile is the text of a file that belongs to git; "" where there is none. To open a fifo would wait.
+func smallFile(name string) string {
+	if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() || info.Size() > 1<<20 {
+		return ""
+	}
+	text, _ := os.ReadFile(name)
+	return string(text)
+}
+
+// gitRules are the rules from above a directory: those of the repository that it is in, and its user's own.
 func gitRules(dir string) []ignoreRule {
 	var above []string // from dir's parent up to the repository's top
 	for top := dir; ; top = filepath.Dir(top) {
@@ -100,7 +103,8 @@ func gitRules(dir string) []ignoreRule {
 			above = append(above, top)
 		}
 		if _, err := os.Lstat(filepath.Join(top, ".git")); err == nil {
-			rules := readIgnore(filepath.Join(top, ".git/info/exclude"), top)
+			git := gitDir(top)
+			rules := append(readIgnore(excludesFile(git), top), readIgnore(filepath.Join(git, "info/exclude"), top)...)
 			for _, d := range slices.Backward(above) {
 				rules = append(rules, readIgnore(filepath.Join(d, ".gitignore"), d)...)
 			}
@@ -110,6 +114,81 @@ func gitRules(dir string) []ignoreRule {
 			return nil
 		}
 	}
+}
+
+// gitDir is where a repository keeps its own files: in .git, or, if that is a file, where it says
+// (gitrepository-layout(5)); worktrees share the first one's.
+func gitDir(top string) string {
+	dir := filepath.Join(top, ".git")
+	if to, ok := strings.CutPrefix(smallFile(dir), "gitdir: "); ok {
+		dir = filepathFrom(top, strings.TrimSpace(to))
+	}
+	if to := strings.TrimSpace(smallFile(filepath.Join(dir, "commondir"))); to != "" {
+		dir = filepathFrom(dir, to)
+	}
+	return dir
+}
+
+// excludesFile is the user's own file of rules, as git finds it (gitignore(5)).
+func excludesFile(git string) string {
+	home, config := os.Getenv("HOME"), os.Getenv("XDG_CONFIG_HOME")
+	if config == "" {
+		config = home + "/.config"
+	}
+	file := config + "/git/ignore"
+	for _, from := range []string{"/etc/gitconfig", config + "/git/config", home + "/.gitconfig", git + "/config"} {
+		if value, ok := coreSetting(from, "excludesFile"); ok { // the last one counts
+			file = value
+		}
+	}
+	if rest, ok := strings.CutPrefix(file, "~/"); ok {
+		file = filepath.Join(home, rest)
+	}
+	return file
+}
+
+// coreSetting reads a key of the section core from a file of git-config(1), the last one; what that includes
+// is not read.
+func coreSetting(file, key string) (value string, ok bool) {
+	core := false
+	for line := range strings.Lines(smallFile(file)) {
+		line = strings.TrimSpace(line)
+		if section, rest, found := strings.Cut(line, "]"); found && line[0] == '[' {
+			core, line = strings.EqualFold(section, "[core"), rest
+		}
+		name, text, _ := strings.Cut(line, "=")
+		if core && strings.EqualFold(strings.TrimSpace(name), key) {
+			value, ok = gitValue(strings.TrimSpace(text)), true
+		}
+	}
+	return value, ok
+}
+
+// gitValue takes quotes, escapes and the comment off a value.
+func gitValue(text string) string {
+	var value, blanks strings.Builder
+	quoted, escaped := false, false
+	for _, r := range text {
+		switch {
+		case escaped:
+			escaped = false
+		case r == '\\':
+			escaped = true
+			continue
+		case r == '"':
+			quoted = !quoted
+			continue
+		case !quoted && (r == '#' || r == ';'):
+			return value.String()
+		case !quoted && (r == ' ' || r == '\t'):
+			blanks.WriteRune(r)
+			continue
+		}
+		value.WriteString(blanks.String())
+		blanks.Reset()
+		value.WriteRune(r)
+	}
+	return value.String()
 }
 
 // below makes file relative to dir, with slashes; "" is dir itself.

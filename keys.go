@@ -2,42 +2,54 @@ package main
 
 // This file listens to the person at the terminal while hotwrap watches: r⏎ restarts, q⏎ quits.
 //
-// Its rules: the terminal's settings are not touched, so a key counts with its newline; and in the
-// background hotwrap does not read at all, which would stop it (SIGTTIN).
+// Its rules: the terminal's settings are not touched, so a key counts with its newline; in the background
+// hotwrap does not read, what is typed there is another's; and in front again it goes on.
 
 import (
 	"bytes"
-	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// newKeys is the source of what is typed; stop is its own, since a read of a terminal cannot be ended
-// but by another descriptor.
+// keysAgain is when input that lies there for another is looked at again, and then after twice as long each
+// time: hotwrap may be in front by then, of which nothing tells.
+const keysAgain = 50 * time.Millisecond
+
+// newKeys is the source of what is typed; stop is its own, as it must end a wait.
 func newKeys(events chan<- event) (stop func(), err error) {
-	r, w, err := os.Pipe()
+	typing, err := openTyping()
 	if err != nil {
 		return nil, err
 	}
-	wake := int(r.Fd())
 	src := newSource(events, func(_ <-chan struct{}, post func(event) bool) {
 		buf := make([]byte, 256)
-		for {
-			n, ok := readKeys(wake, buf)
+		for pause := time.Duration(0); ; {
+			fresh, ok := typing.wait(pause)
 			if !ok {
 				return
 			}
-			for _, line := range bytes.Fields(buf[:n]) {
-				if ev, ok := keyed(string(line)); ok && !post(ev) {
-					return
+			n, others := readKeys(buf)
+			for ; n > 0; n, others = readKeys(buf) {
+				for _, line := range bytes.Fields(buf[:n]) {
+					if ev, ok := keyed(string(line)); ok && !post(ev) {
+						return
+					}
 				}
+			}
+			switch {
+			case !others:
+				pause = 0
+			case fresh:
+				pause = keysAgain
+			default:
+				pause = min(2*pause, time.Hour)
 			}
 		}
 	})
 	return func() {
-		_ = w.Close()
+		typing.close()
 		_ = src.stop()
-		_ = r.Close()
 	}, nil
 }
 
@@ -52,25 +64,17 @@ func keyed(line string) (event, bool) {
 	return event{}, false
 }
 
-// readKeys waits for a line; not ok means that no more will come.
-func readKeys(wake int, buf []byte) (n int, ok bool) {
-	for {
-		fds := []unix.PollFd{{Fd: 0, Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
-		_, err := unix.Poll(fds, -1)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil || fds[1].Revents != 0 || fds[0].Revents&unix.POLLIN == 0:
-			return 0, false
-		}
-		front, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
-		if err != nil || front != unix.Getpgrp() {
-			return 0, false
-		}
-		n, err := unix.Read(0, buf)
-		if err == unix.EINTR {
-			continue
-		}
-		return n, err == nil && n > 0
+// readKeys reads a line, if there is one for hotwrap now. others tells that what is there is for another.
+func readKeys(buf []byte) (n int, others bool) {
+	fds := []unix.PollFd{{Fd: 0, Events: unix.POLLIN}}
+	if n, err := unix.Poll(fds, 0); err != nil || n == 0 || fds[0].Revents != unix.POLLIN {
+		return 0, false
 	}
+	allow := refuseTTIN() // we may be sent to the background before the read
+	defer allow()
+	if front, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err != nil || front != unix.Getpgrp() {
+		return 0, err == nil
+	}
+	n, _ = unix.Read(0, buf)
+	return max(n, 0), false
 }

@@ -143,7 +143,7 @@ func TestScript(t *testing.T) {
 			"exits":    scriptCommand("STATUS PROGRAM [ARG]...", (*scriptRun).exits),
 			"get":      scriptCommand("[-unix PATH] URL", (*scriptRun).get),
 			"getall":   scriptCommand("N URL", (*scriptRun).getAll),
-			"hold":     scriptCommand("start NAME ADDR[/PATH] | stop NAME", (*scriptRun).hold),
+			"hold":     scriptCommand("start NAME ADDR[/PATH] | begun NAME | stop NAME", (*scriptRun).hold),
 			"load":     scriptCommand("start NAME ADDR[/PATH] [-c CLIENTS] [-keepalive] [-again] [-lost N] | stop NAME [-min N]", (*scriptRun).load),
 			"pidgone":  scriptCommand("PID", (*scriptRun).pidGone),
 			"put":      scriptCommand("FILE SRC", (*scriptRun).put),
@@ -733,13 +733,17 @@ func clientFor(text string) httpClient {
 	return c
 }
 
-// hold start NAME ADDR[/PATH] sends a request and leaves it; hold stop NAME prints its answer.
+// hold start NAME ADDR[/PATH] sends a request and leaves it; hold begun NAME waits until its answer begins; hold
+// stop NAME prints it.
 func (s *scriptRun) hold(args []string) error {
 	switch {
 	case len(args) == 3 && args[0] == "start" && !s.neg && s.holds[args[1]] == nil:
 		c := clientFor(args[2])
 		s.holds[args[1]] = &c
 		return c.send()
+	case len(args) == 2 && args[0] == "begun" && !s.neg && s.holds[args[1]] != nil:
+		_, err := s.holds[args[1]].read.Peek(1)
+		return err
 	case len(args) != 2 || args[0] != "stop" || s.holds[args[1]] == nil:
 		return errUsage
 	}

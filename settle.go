@@ -119,7 +119,7 @@ func (w *watcher) newExecutable() *executable {
 	p := &executable{w: w, name: filepath.Base(w.cfg.program[0]), dealt: true}
 	path, err := w.cfg.find()
 	if err != nil {
-		w.say(warning("cannot watch %q: %v", p.name, err))
+		w.say(verbose("%v", err).end("waiting for it in PATH")) // whoever starts it tells
 		return p
 	}
 	p.path = path
@@ -128,15 +128,26 @@ func (w *watcher) newExecutable() *executable {
 		p.sig = signature{}
 		return p
 	}
-	p.disk = p.identity(path, p.sig)
+	if p.sig.regular() {
+		p.disk = p.identity(path, p.sig)
+	}
 	return p
 }
 
 func (p *executable) places() []place {
-	if p.path == "" {
-		return nil
+	var list []place
+	paths := []string{p.path}
+	if _, err := p.w.cfg.find(); err != nil { // it may come back anywhere in PATH
+		for _, dir := range p.w.cfg.search[:min(len(p.w.cfg.search), searchMost)] {
+			paths = append(paths, filepath.Join(dir, p.w.cfg.program[0]))
+		}
 	}
-	list, _ := p.w.disk.chain(p.path)
+	for _, path := range paths {
+		if path != "" {
+			on, _ := p.w.disk.chain(path)
+			list = append(list, on...)
+		}
+	}
 	return list
 }
 
@@ -157,7 +168,11 @@ func (p *executable) poll(now time.Time) {
 	if !p.next.IsZero() {
 		return
 	}
-	sig, err := p.w.disk.stat(p.path)
+	path := p.path
+	if found, err := p.w.cfg.find(); err == nil {
+		path = found
+	}
+	sig, err := p.w.disk.stat(path)
 	if err != nil && p.disk != "" && !p.gone || err == nil && (p.gone || sig != p.sig && sig != p.sample) {
 		p.stir(fsnotify.Write, false, p.w.cfg.debounce, now)
 	}

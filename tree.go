@@ -23,7 +23,9 @@ import (
 )
 
 const (
-	hashMost = 512 << 20       // bytes of a tree that are read at the start; the rest is known by its stat
+	hashMost = 512 << 20       // bytes of a tree that are read at the start, and of one file ever; the rest is known by its stat
+	readMost = 20_000          // files that are
+	treeMost = 100_000         // files of a tree; there are no more
 	busyMost = 5 * time.Second // a data file may be held open for writing for good
 )
 
@@ -56,7 +58,7 @@ type fileTree struct {
 	file    bool     // root is a file
 	leaves  map[string]*leaf
 	rules   map[string][]ignoreRule // of each directory that is watched, by real path
-	links   []place                 // on the way to root and to what symlinks in it lead to
+	links   map[place]bool          // on the way to root and to what symlinks in it lead to
 	changed map[string]signature    // sampled; size -1: gone
 	at      time.Time               // of the sample
 	gone    bool
@@ -73,7 +75,8 @@ func (t *fileTree) learn() {
 	}
 	for name, sig := range t.scan() {
 		l := &leaf{sig: sig, hash: "unknown"}
-		if budget -= sig.size; budget >= 0 {
+		if sig.size <= budget && len(t.leaves) < readMost {
+			budget -= sig.size
 			l.hash = t.w.disk.content(t.full(name))
 		}
 		t.leaves[name] = l
@@ -91,10 +94,14 @@ func (t *fileTree) full(name string) string {
 func (t *fileTree) scan() map[string]signature {
 	found := map[string]signature{}
 	t.rules, t.file = map[string][]ignoreRule{}, false
-	t.links, _ = t.w.disk.chain(t.root)
+	t.links = map[place]bool{}
+	t.trace(t.root)
 	t.findOwn()
 	sig, err := t.w.disk.stat(t.root)
 	if err != nil {
+		return found
+	}
+	if !sig.regular() && !sig.dir() { // to open a fifo would wait for its writer
 		return found
 	}
 	if !sig.dir() {
@@ -126,21 +133,17 @@ func (t *fileTree) findOwn() {
 	}
 }
 
-// given are the rules that hold for all of the tree: -i names what is below it, or below the program's directory.
+// given are the rules that hold for all of the tree: what git ignores, and -i.
 func (t *fileTree) given() []ignoreRule {
 	var rules []ignoreRule
 	if t.sources {
 		rules = gitRules(t.real)
 	}
 	for _, line := range t.ignore {
-		bases := []string{t.real}
-		if filepath.IsAbs(line) {
-			bases[0] = "/"
-		} else if dir, err := filepath.EvalSymlinks(t.w.cfg.dir); err == nil && dir != t.real && strings.Contains(line, "/") {
-			bases = append(bases, dir)
-		}
-		for _, base := range bases {
-			if r, ok := parseIgnore(base, line); ok {
+		line, negate := strings.CutPrefix(line, "!")
+		for base, pattern := range t.meant(line) {
+			if r, ok := parseIgnore(base, pattern); ok {
+				r.negate = negate
 				rules = append(rules, r)
 			}
 		}
@@ -148,9 +151,34 @@ func (t *fileTree) given() []ignoreRule {
 	return rules
 }
 
+// meant is what -i says, by the directory that it is relative to. A slash, leading or not, is that of the tree
+// or of the program's directory, as in gitignore(5); but a path that lies in one of them as it stands is meant so.
+func (t *fileTree) meant(line string) map[string]string {
+	dir, err := filepath.EvalSymlinks(t.w.cfg.dir)
+	if err != nil {
+		dir = t.real
+	}
+	for _, at := range [][2]string{{t.root, t.real}, {t.real, t.real}, {t.w.cfg.dir, dir}, {dir, dir}} {
+		if rest, ok := below(at[0], line); ok && rest != "" && filepath.IsAbs(line) {
+			return map[string]string{at[1]: "/" + rest}
+		}
+	}
+	if rest, ok := strings.CutPrefix(line, "./"); ok {
+		line = "/" + rest
+	}
+	patterns := map[string]string{t.real: line}
+	if strings.Contains(strings.TrimRight(line, "/"), "/") {
+		patterns[dir] = line
+	}
+	return patterns
+}
+
 // walk adds what is in one directory.
 func (t *fileTree) walk(rel string, rules []ignoreRule, found map[string]signature) {
 	dir := filepath.Join(t.real, rel)
+	if rel != "" && kernelMade(dir) { // some of these files never end
+		return
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.w.sayOnce(warning("cannot watch %q: %v", dir, errors.Unwrap(err)))
@@ -160,6 +188,10 @@ func (t *fileTree) walk(rel string, rules []ignoreRule, found map[string]signatu
 	}
 	t.rules[dir] = rules
 	for _, e := range entries {
+		if len(found) >= treeMost {
+			t.w.sayOnce(warning("cannot watch all of %q: it has more than %d files", t.root, treeMost).end("-i leaves out"))
+			return
+		}
 		name := path.Join(rel, e.Name())
 		full := filepath.Join(dir, e.Name())
 		switch {
@@ -184,8 +216,8 @@ func (t *fileTree) walk(rel string, rules []ignoreRule, found map[string]signatu
 func (t *fileTree) trace(file string) {
 	list, _ := t.w.disk.chain(file)
 	for _, p := range list {
-		if _, known := t.rules[p.dir]; !known && !slices.Contains(t.links, p) {
-			t.links = append(t.links, p)
+		if _, known := t.rules[p.dir]; !known {
+			t.links[p] = true
 		}
 	}
 }
@@ -227,7 +259,7 @@ func (t *fileTree) deadline() time.Time {
 }
 
 func (t *fileTree) places() []place {
-	list := slices.Clone(t.links)
+	list := slices.Collect(maps.Keys(t.links))
 	for dir := range t.rules {
 		list = append(list, place{dir: dir})
 	}
@@ -388,7 +420,10 @@ func (t *fileTree) read() ([]change, bool) {
 		if sig.size < 0 {
 			continue
 		}
-		hashes[name] = t.w.disk.content(t.full(name))
+		hashes[name] = "unknown"
+		if sig.size <= hashMost {
+			hashes[name] = t.w.disk.content(t.full(name))
+		}
 		if after, err := t.w.disk.stat(t.full(name)); err != nil || after != sig {
 			return nil, false
 		}
@@ -421,8 +456,18 @@ func (t *fileTree) settled(now time.Time, list []change) {
 	}
 }
 
-// tell posts the change.
+// tell posts the change, but what another tree that holds the same file has told.
 func (t *fileTree) tell(list []change) {
+	if !t.sources {
+		list = slices.DeleteFunc(list, func(c change) bool {
+			before, known := t.w.told[t.full(c.name)]
+			t.w.told[t.full(c.name)] = c.to
+			return known && before == c.to && c.to != "unknown"
+		})
+	}
+	if len(list) == 0 {
+		return
+	}
 	g := &trigger{path: t.root, name: t.name, sources: t.sources, what: count(len(list), "file")}
 	if c := list[0]; len(list) == 1 {
 		g.path, g.from, g.to, g.size, g.what = t.full(c.name), shown(c.from), shown(c.to), c.size, c.name

@@ -214,13 +214,78 @@ func TestIgnore(t *testing.T) {
 	}
 }
 
-// The sources are what git would see as such.
-func TestSourcesAsGit(t *testing.T) {
-	git, err := exec.LookPath("git")
-	if err != nil {
+// What -i says is below the tree or the program's directory; a path that lies there as it stands is meant so.
+func TestIgnoreOption(t *testing.T) {
+	base := t.TempDir()
+	must(t, os.Symlink(base, base+"/alias"))
+	const all = "cache/a lib/cache/b lib/x x"
+	for line, want := range map[string]string{
+		"none":                           all,
+		"/":                              all,
+		"cache":                          "lib/x x",
+		"/cache":                         "lib/cache/b lib/x x",
+		"./cache":                        "lib/cache/b lib/x x",
+		"/tree/cache":                    "lib/cache/b lib/x x", // below the program's directory
+		"tree/cache":                     "lib/cache/b lib/x x",
+		"/lib/cache/":                    "cache/a lib/x x",
+		base + "/tree/cache":             "lib/cache/b lib/x x",
+		base + "/alias/tree/lib/*":       "cache/a x",
+		base + "/cache":                  all, // another's
+		base + "/tree/x":                 "cache/a lib/cache/b lib/x",
+		"x !/lib/x":                      "cache/a lib/cache/b lib/x",
+		"x !" + base + "/alias/tree/x":   "cache/a lib/cache/b x",
+		"/home/someone/tree/cache":       all,
+		filepath.Dir(base) + "/*/tree/x": all,
+	} {
+		for _, name := range strings.Fields(all) {
+			write(t, base+"/tree/"+name, nil)
+		}
+		w := newWatcher(watchConfig{
+			program: []string{"./app"}, dir: base + "/alias", paths: []string{"tree"}, ignore: strings.Fields(line),
+			find: func() (string, error) { return base + "/app", nil },
+		}, realDisk())
+		w.choose()
+		if got := targetsOf(w); got != want {
+			t.Errorf("-i %q: got %q, want %q", line, got, want)
+		}
+	}
+}
+
+// asGit compares what is watched with what git sees.
+func asGit(t *testing.T, dir, src string) {
+	t.Helper()
+	cmd := exec.Command("git", "ls-files", "-z", "--others", "--exclude-standard")
+	cmd.Dir = filepath.Join(dir, src)
+	out, err := cmd.Output()
+	must(t, err)
+	want := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
+	slices.Sort(want)
+	w := newWatcher(watchConfig{
+		program: []string{"./app"}, dir: dir, src: src, build: true, find: func() (string, error) { return dir + "/app", nil },
+	}, realDisk())
+	w.choose()
+	if got := slices.Sorted(maps.Keys(w.sources.leaves)); !slices.Equal(got, want) {
+		t.Errorf("%s: got %q, want %q", src, got, want)
+	}
+}
+
+// gitHome is a repository, and a home for git and for hotwrap.
+func gitHome(t *testing.T) (dir, home string) {
+	t.Helper()
+	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("no git")
 	}
-	dir := t.TempDir()
+	home, dir = t.TempDir(), t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CONFIG_HOME", "")
+	t.Setenv("GIT_CONFIG_NOSYSTEM", "1")
+	must(t, exec.Command("git", "init", "-q", dir).Run())
+	return dir, home
+}
+
+// The sources are what git would see as such.
+func TestSourcesAsGit(t *testing.T) {
+	dir, _ := gitHome(t)
 	for name, content := range map[string]string{
 		"main.go": "", "app": "", "a.log": "", "keep.log": "", "sub/b.log": "", "sub/c.go": "", "sub/gen/x.go": "", "sub/deep/gen/y.go": "",
 		"target/z": "", "target/keep": "", ".env": "", ".cargo/config.toml": "", "local/secret": "", "sub/trailing ": "", "sub/sp": "",
@@ -229,24 +294,60 @@ func TestSourcesAsGit(t *testing.T) {
 	} {
 		write(t, filepath.Join(dir, name), []byte(content))
 	}
-	must(t, exec.Command(git, "init", "-q", dir).Run())
 	write(t, dir+"/.git/info/exclude", []byte("local/\n"))
-	for _, src := range []string{".", "sub"} {
-		cmd := exec.Command(git, "ls-files", "-z", "--others", "--exclude-standard")
-		cmd.Dir = filepath.Join(dir, src)
-		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "HOME=/nonexistent", "XDG_CONFIG_HOME=/nonexistent")
-		out, err := cmd.Output()
-		must(t, err)
-		want := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
-		slices.Sort(want)
-		w := newWatcher(watchConfig{
-			program: []string{"./app"}, dir: dir, src: src, build: true, find: func() (string, error) { return dir + "/app", nil },
-		}, realDisk())
-		w.choose()
-		if got := slices.Sorted(maps.Keys(w.sources.leaves)); !slices.Equal(got, want) {
-			t.Errorf("%s: got %q, want %q", src, got, want)
+	asGit(t, dir, ".")
+	asGit(t, dir, "sub")
+}
+
+// What the user's own configuration of git ignores is no source either; the repository's word counts more.
+func TestSourcesAsGitUser(t *testing.T) {
+	dir, home := gitHome(t)
+	for _, name := range []string{"main.go", "app", "a.own", "keep.own", "a.xdg", "a.set", "a.here", "a.repo", "sub/a.own", "sub/a.here"} {
+		write(t, filepath.Join(dir, name), []byte("x"))
+	}
+	write(t, dir+"/.gitignore", []byte("/app\n!keep.own\n"))
+	write(t, dir+"/.git/info/exclude", []byte("/a.here\n"))
+	write(t, home+"/.config/git/ignore", []byte("*.own\n"))
+	asGit(t, dir, ".")
+	t.Setenv("XDG_CONFIG_HOME", home+"/xdg")
+	asGit(t, dir, ".")
+	write(t, home+"/xdg/git/ignore", []byte("*.xdg\n"))
+	asGit(t, dir, ".")
+	write(t, home+"/xdg/git/config", []byte("[core]\n\texcludesfile = "+home+"/xdg/git/set # a comment\n"))
+	write(t, home+"/xdg/git/set", []byte("*.set\n"))
+	asGit(t, dir, ".")
+	write(t, home+"/.gitconfig", []byte("[core \"x\"]\nexcludesFile=/no\n[Core] ExcludesFile = \"~/my own;#\" ; so\n[user]\nexcludesFile=/no\n"))
+	write(t, home+"/my own;#", []byte("*.own\n"))
+	asGit(t, dir, "sub")
+	must(t, exec.Command("git", "-C", dir, "config", "core.excludesFile", home+"/repo").Run())
+	write(t, home+"/repo", []byte("a.repo\n"))
+	asGit(t, dir, ".")
+}
+
+// A worktree has a file where the repository is, and shares what that excludes; a submodule has its own.
+func TestSourcesAsGitElsewhere(t *testing.T) {
+	dir, _ := gitHome(t)
+	git := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@b"}, args...)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
+	git("commit", "-q", "--allow-empty", "-m", "first")
+	git("worktree", "add", "-q", dir+"/tree")
+	write(t, dir+"/.git/info/exclude", []byte("*.log\napp\n"))
+	for _, name := range []string{"tree/a.log", "tree/app", "tree/sub/b.log", "tree/sub/main.go"} {
+		write(t, filepath.Join(dir, name), []byte("x"))
+	}
+	asGit(t, dir+"/tree", ".")
+	asGit(t, dir+"/tree", "sub")
+	must(t, exec.Command("git", "init", "-q", "--separate-git-dir="+dir+"/elsewhere", dir+"/module").Run())
+	write(t, dir+"/elsewhere/info/exclude", []byte("*.tmp\napp\n"))
+	for _, name := range []string{"a.log", "app", "b.tmp"} {
+		write(t, filepath.Join(dir, "module", name), []byte("x"))
+	}
+	asGit(t, dir+"/module", ".")
 }
 
 // workshop is a source tree under --build, on a fake clock but with real files; builds are played.

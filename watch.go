@@ -14,6 +14,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -30,6 +31,7 @@ const (
 	recheckMost  = 100 * time.Millisecond // at most this far apart
 	pollEvery    = time.Second            // where events cannot be trusted
 	pollShare    = 50                     // a poll may take one part in so many of the time
+	searchMost   = 64                     // directories of PATH in which a missing program is awaited
 	vouchedPart  = 10                     // of the quiet time is enough for a file that the kernel vouches for
 )
 
@@ -54,6 +56,7 @@ type watchNews struct {
 type watchConfig struct {
 	program      []string               // argv, placeholders expanded
 	find         func() (string, error) // resolves argv[0] anew each time, to its logical path
+	search       []string               // directories of PATH, for a program without a slash
 	dir          string                 // the program's, logical, absolute
 	paths        []string               // of --watch=PATH; none: the program
 	watchProgram bool                   // bare -w was given
@@ -125,6 +128,12 @@ type interest struct {
 	place  place
 }
 
+// armed is what a watched directory was when its watch began.
+type armed struct {
+	slow     string // why its events cannot be trusted, "" they can
+	dev, ino uint64
+}
+
 // command is one thing that the supervisor tells the watcher.
 type command struct {
 	kind  commandKind
@@ -155,10 +164,11 @@ type watcher struct {
 	program *executable // nil: not watched
 	sources *fileTree   // nil: no --build
 	spots   map[string][]interest
-	armed   map[string]string // watched directories: why their events cannot be trusted, "" they can
+	armed   map[string]armed  // watched directories
 	stale   map[string]bool   // directories whose watch may be gone or belong to another by now
 	failed  map[string]string // directories that cannot be watched: why
 	warned  map[string]bool   // lines that were said once
+	told    map[string]string // of files in trees: the content that was told last
 	blind   string            // why there are no events at all
 	polls   time.Time         // the next poll, zero none
 	pause   time.Duration     // between polls
@@ -193,8 +203,8 @@ func newWatcher(cfg watchConfig, d disk) *watcher {
 	w := &watcher{
 		cfg: cfg, disk: d, commands: make(chan []command, 1),
 		quit: make(chan struct{}), done: make(chan struct{}), close: func() error { return nil },
-		spots: map[string][]interest{}, armed: map[string]string{}, stale: map[string]bool{},
-		failed: map[string]string{}, warned: map[string]bool{}, pause: pollEvery,
+		spots: map[string][]interest{}, armed: map[string]armed{}, stale: map[string]bool{},
+		failed: map[string]string{}, warned: map[string]bool{}, told: map[string]string{}, pause: pollEvery,
 	}
 	w.post = func(n watchNews) bool {
 		w.kept = append(w.kept, n)
@@ -363,8 +373,10 @@ func (w *watcher) arm(now time.Time) {
 			}
 		}
 	}
-	for dir := range w.armed {
-		if spots[dir] == nil || w.stale[dir] {
+	for dir, was := range w.armed {
+		sig, err := w.disk.stat(dir)
+		other := err == nil && (sig.dev != was.dev || sig.ino != was.ino) // as a mount over it is
+		if spots[dir] == nil || w.stale[dir] || other {
 			_ = w.disk.remove(dir) // it may be gone already
 			delete(w.armed, dir)
 		}
@@ -379,7 +391,8 @@ func (w *watcher) arm(now time.Time) {
 		err, at := w.disk.add(dir), now
 		switch {
 		case err == nil: // it may have changed before the watch was there
-			w.armed[dir] = w.disk.slow(dir)
+			sig, _ := w.disk.stat(dir)
+			w.armed[dir] = armed{w.disk.slow(dir), sig.dev, sig.ino}
 		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR): // it went just now
 			at = now.Add(recheckMost)
 		default:
@@ -399,12 +412,19 @@ func (w *watcher) choosePolling(now time.Time) {
 	if why != "" {
 		w.sayOnce(warning("cannot watch files: %s", why).end("looking at them once a second"))
 	}
-	for dir, cause := range w.failed {
+	for cause, dirs := range w.causes() {
 		why = cause
-		w.sayOnce(warning("cannot watch %q: %s", dir, cause).end("looking there once a second"))
+		m := warning("cannot watch %q: %s", dirs[0], cause)
+		if n := len(dirs) - 1; n > 0 && w.warned[cause] {
+			continue
+		} else if n > 0 { // a limit that was met: one line for all of them
+			w.warned[cause] = true
+			m = warning("cannot watch %q and %d more: %s", dirs[0], n, cause)
+		}
+		w.sayOnce(m.end("looking there once a second"))
 	}
-	for _, kind := range w.armed {
-		if kind != "" {
+	for _, a := range w.armed {
+		if kind := a.slow; kind != "" {
 			why = kind
 			w.sayOnce(info("changes in %s may come without events", kind).end("looking there once a second"))
 		}
@@ -415,6 +435,15 @@ func (w *watcher) choosePolling(now time.Time) {
 	case w.polls.IsZero():
 		w.polls = now.Add(w.pause)
 	}
+}
+
+// causes are the directories that cannot be watched, by the reason.
+func (w *watcher) causes() map[string][]string {
+	list := map[string][]string{}
+	for _, dir := range slices.Sorted(maps.Keys(w.failed)) {
+		list[w.failed[dir]] = append(list[w.failed[dir]], dir)
+	}
+	return list
 }
 
 // limitOf words why something cannot be watched, by the limit's name where it is one.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +64,18 @@ var slowKinds = map[uint32]string{
 	unix.NFS_SUPER_MAGIC: "NFS", unix.SMB_SUPER_MAGIC: "SMB", 0xff534d42: "CIFS", unix.SMB2_SUPER_MAGIC: "SMB",
 	unix.V9FS_MAGIC: "9p", unix.FUSE_SUPER_MAGIC: "FUSE", unix.OVERLAYFS_SUPER_MAGIC: "an overlay",
 	0x786f4256: "a shared folder", 0x7c7c6673: "a shared folder", // vboxsf, Parallels
+}
+
+// kernelKinds are the file systems whose files the kernel makes up as they are read.
+var kernelKinds = []uint32{
+	unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC,
+	unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.PSTOREFS_MAGIC, unix.EFIVARFS_MAGIC, unix.DEVPTS_SUPER_MAGIC,
+}
+
+// kernelMade tells whether a directory is of such a file system.
+func kernelMade(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && slices.Contains(kernelKinds, uint32(st.Type))
 }
 
 // slowKind names the file system of a directory if its events cannot be trusted.

@@ -7,3 +7,5 @@ package main
 func askKernel(string, bool) kernelWord { return wordNone }
 
 func slowKind(string) string { return "" }
+
+func kernelMade(string) bool { return false }

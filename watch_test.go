@@ -619,30 +619,66 @@ func TestChoose(t *testing.T) {
 	write(t, dir+"/env/bin/gunicorn", []byte("#!"+dir+"/env/bin/python3\n"))
 	write(t, dir+"/.hidden/x.py", nil)
 	write(t, dir+"/run.sh", nil)
+	write(t, dir+"/bin/rails", []byte("#!/usr/bin/env ruby\n"))
+	write(t, dir+"/config.rb", nil)
+	write(t, dir+"/conf/web.env", nil)
+	write(t, dir+"/.pyenv/shims/uvicorn", []byte("#!/bin/sh\n"))
+	write(t, dir+"/tools/serve", []byte("#!/usr/bin/python3\n"))
+	const js, py = "lib/a.js server.js", "*.py below "
+	scripts := globOf(nodeFiles) + " below " + dir
 	tests := []struct {
 		path string
 		args string
 		want string // program and files
 		says string
 	}{
-		{dir + "/app", "", "program", "watching " + dir + "/app"},
-		{"/usr/bin/node", "--inspect server.js", "lib/a.js server.js", "watching " + dir + "/server.js and *.js below " + dir},
-		{"/usr/bin/python3.12", "-m web", "web.py", "watching *.py below " + dir},
-		{dir + "/web.py", "", "program", "watching " + dir + "/web.py and *.py below " + dir},
-		{dir + "/env/bin/gunicorn", "web:app", "web.py", "watching *.py below " + dir},
-		{"/bin/sh", "run.sh", "run.sh", "watching " + dir + "/run.sh"},
+		{dir + "/app", "", "program", dir + "/app"},
+		{"/usr/bin/node", "--inspect server.js", js, dir + "/server.js and " + scripts},
+		{"/usr/bin/node", "-r ./node_modules/x/index.js lib/a.js", "a.js", dir + "/lib/a.js and " + globOf(nodeFiles) + " below " + dir + "/lib"},
+		{"/usr/bin/python3.12", "-m web", "web.py", py + dir},
+		{"/usr/bin/python3.12", "-m uvicorn web:app --env-file conf/web.env", "web.py", py + dir},
+		{dir + "/web.py", "", "program", dir + "/web.py and " + py + dir},
+		{dir + "/env/bin/gunicorn", "web:app", "web.py", py + dir},
+		{"/bin/sh", "run.sh", "run.sh", dir + "/run.sh"},
+		// what stands before it is seen through
+		{"/usr/bin/env", "FOO=1 python3 web.py", "web.py", dir + "/web.py and " + py + dir},
+		{"/usr/bin/env", "-u node ./web.py", "web.py", dir + "/web.py and " + py + dir},
+		{"/usr/bin/timeout", "100 nice -n 5 node server.js", js, dir + "/server.js and " + scripts},
+		{"/usr/bin/timeout", "100 ./app", "app", dir + "/app"},
+		{"/bin/sh", "-c cd${IFS}x;exec${IFS}node", js, scripts},
+		{"/bin/sh", "-c ./run.sh", "run.sh", dir + "/run.sh"},
+		{"/home/me/.local/bin/uv", "run web.py", "web.py", dir + "/web.py and " + py + dir},
+		{"/home/me/.local/bin/uv", "run uvicorn web:app", "web.py", py + dir},
+		{"/usr/bin/npm", "start", js, scripts},
+		{"/usr/bin/bundle", "exec puma", "config.rb", globOf(rubyFiles) + " below " + dir},
+		{dir + "/.pyenv/shims/uvicorn", "web:app", "web.py", py + dir},
+		// what is run from bin belongs to what is beside it; what is installed, to what is here
+		{dir + "/bin/rails", "server", "program config.rb", dir + "/bin/rails and " + globOf(rubyFiles) + " below " + dir},
+		{dir + "/tools/serve", "", "program web.py", dir + "/tools/serve and " + py + dir},
+		// nobody knows
+		{"/bin/sh", "-c sleep${IFS}9", "program", ""},
+		{"/usr/bin/make", "run", "program", ""},
 	}
 	for _, tt := range tests {
-		w := newWatcher(watchConfig{
-			program: append([]string{tt.path}, strings.Fields(tt.args)...), dir: dir,
-			find: func() (string, error) { return tt.path, nil },
-		}, realDisk())
+		name := tt.path
+		if tt.path == dir+"/tools/serve" {
+			name = "serve"
+		}
+		words := append([]string{name}, strings.Fields(tt.args)...)
+		for i := range words {
+			words[i] = strings.ReplaceAll(words[i], "${IFS}", " ")
+		}
+		w := newWatcher(watchConfig{program: words, dir: dir, find: func() (string, error) { return tt.path, nil }}, realDisk())
 		w.choose()
 		if got := targetsOf(w); got != tt.want {
 			t.Errorf("%s %s: got %q, want %q", tt.path, tt.args, got, tt.want)
 		}
-		if len(w.kept) == 0 || !strings.HasPrefix(w.kept[len(w.kept)-1].say.String(), tt.says) {
-			t.Errorf("%s %s: said %v", tt.path, tt.args, w.kept)
+		said := w.kept[len(w.kept)-1].say.String()
+		if want := "watching " + tt.says + "; --watch=PATH chooses"; tt.says != "" && said != want {
+			t.Errorf("%s %s: said %q, want %q", tt.path, tt.args, said, want)
+		}
+		if unknown := strings.Contains(said, "is not known"); unknown != (tt.says == "") {
+			t.Errorf("%s %s: said %q", tt.path, tt.args, said)
 		}
 	}
 }

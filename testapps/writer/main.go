@@ -1,18 +1,24 @@
 // Command writer puts SRC in the place of FILE, an executable, as slow or odd tools do:
 //
 //	writer chunks FILE SRC [PAUSE]   in place, with a PAUSE between the chunks
+//	writer range FILE SRC [PAUSE]    the same, by copy_file_range(2)
 //	writer keep FILE SRC [PAUSE]     the same, but the old content is not cut off first
 //	writer create FILE SRC [PAUSE]   the old file is removed first
 //	writer reopen FILE SRC [PAUSE]   created anew, opened and closed for each chunk, executable at the end
 //	writer mmap FILE SRC [PAUSE]     created anew at full size, then written through a mapping
 //	writer rename FILE SRC           at one stroke
 //	writer rename FILE SRC,SRC [PAUSE]   and again, with a PAUSE between them
+//
+// PAUSE is a time, or a fifo: then it tells the service manager how many parts are written, and goes on when a
+// line comes from there.
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -30,7 +36,7 @@ func main() {
 		app.Fail(errors.New("usage: writer HOW FILE SRC[,SRC] [PAUSE]"))
 	}
 	how, file, srcs := os.Args[1], os.Args[2], strings.Split(os.Args[3], ",")
-	pause, err := time.ParseDuration(cmp.Or(strings.Join(os.Args[4:], ""), "0s"))
+	pause, err := pauses(cmp.Or(strings.Join(os.Args[4:], ""), "0s"))
 	var contents [][]byte
 	for _, src := range srcs {
 		content, readErr := os.ReadFile(src)
@@ -44,10 +50,30 @@ func main() {
 	}
 }
 
-func write(how, file string, contents [][]byte, pause time.Duration) error {
+// pauses makes what happens between the parts.
+func pauses(text string) (func() error, error) {
+	if d, err := time.ParseDuration(text); err == nil {
+		return func() error { time.Sleep(d); return nil }, nil
+	}
+	fifo, err := os.OpenFile(text, os.O_RDWR, 0) // for writing too, so that it never ends
+	if err != nil {
+		return nil, err
+	}
+	lines, parts := bufio.NewReader(fifo), 0
+	return func() error {
+		parts++
+		app.Notify(fmt.Sprintf("STATUS=%d of the parts are written", parts))
+		_, err := lines.ReadString('\n')
+		return err
+	}, nil
+}
+
+func write(how, file string, contents [][]byte, pause func() error) error {
 	switch how {
 	case "chunks":
 		return inPlace(file, os.O_TRUNC, contents[0], pause)
+	case "range":
+		return inRanges(file, os.Args[3], contents[0], pause)
 	case "keep":
 		return inPlace(file, 0, contents[0], pause)
 	case "create":
@@ -63,11 +89,13 @@ func write(how, file string, contents [][]byte, pause time.Duration) error {
 }
 
 // each gives the parts of content, with a pause between them.
-func each(content []byte, pause time.Duration, write func(at int, part []byte) error) error {
+func each(content []byte, pause func() error, write func(at int, part []byte) error) error {
 	size := len(content)/chunks + 1
 	for at := 0; at < len(content); at += size {
 		if at > 0 {
-			time.Sleep(pause)
+			if err := pause(); err != nil {
+				return err
+			}
 		}
 		if err := write(at, content[at:min(at+size, len(content))]); err != nil {
 			return err
@@ -76,7 +104,7 @@ func each(content []byte, pause time.Duration, write func(at int, part []byte) e
 	return nil
 }
 
-func inPlace(file string, flags int, content []byte, pause time.Duration) error {
+func inPlace(file string, flags int, content []byte, pause func() error) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|flags, 0o755)
 	if err != nil {
 		return err
@@ -91,7 +119,30 @@ func inPlace(file string, flags int, content []byte, pause time.Duration) error 
 	return cmp.Or(err, f.Close())
 }
 
-func reopen(file string, content []byte, pause time.Duration) error {
+func inRanges(file, src string, content []byte, pause func() error) error {
+	from, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	err = each(content, pause, func(_ int, part []byte) error {
+		for left := len(part); left > 0; {
+			n, err := unix.CopyFileRange(int(from.Fd()), nil, int(f.Fd()), nil, left, 0)
+			if err != nil || n == 0 {
+				return cmp.Or(err, io.ErrUnexpectedEOF)
+			}
+			left -= n
+		}
+		return nil
+	})
+	return cmp.Or(err, f.Close())
+}
+
+func reopen(file string, content []byte, pause func() error) error {
 	if err := os.Remove(file); err != nil {
 		return err
 	}
@@ -103,11 +154,10 @@ func reopen(file string, content []byte, pause time.Duration) error {
 		_, err = f.Write(part)
 		return cmp.Or(err, f.Close())
 	})
-	time.Sleep(pause)
-	return cmp.Or(err, os.Chmod(file, 0o755))
+	return cmp.Or(err, pause(), os.Chmod(file, 0o755))
 }
 
-func mapped(file string, content []byte, pause time.Duration) error {
+func mapped(file string, content []byte, pause func() error) error {
 	if err := os.Remove(file); err != nil {
 		return err
 	}
@@ -130,7 +180,7 @@ func mapped(file string, content []byte, pause time.Duration) error {
 }
 
 // rename writes all of them aside first, so that nothing but the pause lies between them.
-func rename(file string, contents [][]byte, pause time.Duration) error {
+func rename(file string, contents [][]byte, pause func() error) error {
 	aside := func(i int) string { return fmt.Sprintf("%s.aside%d", file, i) }
 	for i, content := range contents {
 		if err := os.WriteFile(aside(i), content, 0o755); err != nil {
@@ -139,7 +189,9 @@ func rename(file string, contents [][]byte, pause time.Duration) error {
 	}
 	for i := range contents {
 		if i > 0 {
-			time.Sleep(pause)
+			if err := pause(); err != nil {
+				return err
+			}
 		}
 		if err := os.Rename(aside(i), file); err != nil {
 			return err
