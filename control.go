@@ -182,6 +182,7 @@ func (c *control) status(w http.ResponseWriter, r *http.Request) {
 	if st, f, ok := c.look(w, r); ok {
 		v := makeStatus(st, clock(), time.Now(), f)
 		v.lookAround(f)
+		v.weigh()
 		reply(w, http.StatusOK, v)
 	}
 }
@@ -359,6 +360,7 @@ func (c *control) stream(w http.ResponseWriter, r *http.Request, ev event, verdi
 				return
 			}
 		case v := <-verdicts:
+			sub.catchUp()
 			for len(lines) > 0 { // what was said before it
 				show(<-lines)
 			}

@@ -51,7 +51,7 @@ func serveEvents(t *testing.T, h *hub) *http.Client {
 }
 
 // openEvents begins to read a stream.
-func openEvents(t *testing.T, client *http.Client, query, accept string) (*http.Response, *bufio.Scanner) {
+func openEvents(t *testing.T, client *http.Client, query, accept string) (http.Header, *bufio.Scanner) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://hotwrap/events"+query, http.NoBody)
 	if err != nil {
@@ -65,7 +65,7 @@ func openEvents(t *testing.T, client *http.Client, query, accept string) (*http.
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { resp.Body.Close() })
-	return resp, bufio.NewScanner(resp.Body)
+	return resp.Header, bufio.NewScanner(resp.Body)
 }
 
 // nextLine reads one line of a stream.
@@ -92,12 +92,12 @@ func nextEvent(t *testing.T, lines *bufio.Scanner) map[string]any {
 func TestEventLines(t *testing.T) {
 	h := newHub()
 	client := serveEvents(t, h)
-	resp, lines := openEvents(t, client, "", "")
+	head, lines := openEvents(t, client, "", "")
 	_, all := openEvents(t, client, "?verbose=1", "")
 	for key, want := range map[string]string{
 		"Content-Type": "application/x-ndjson", "Access-Control-Allow-Origin": "*", "Cache-Control": "no-store", "X-Accel-Buffering": "no",
 	} {
-		if got := resp.Header.Get(key); got != want {
+		if got := head.Get(key); got != want {
 			t.Errorf("%s: %q, want %q", key, got, want)
 		}
 	}
@@ -137,9 +137,9 @@ func TestEventLines(t *testing.T) {
 // TestEventStream: what browsers read begins at once, has names and running numbers.
 func TestEventStream(t *testing.T) {
 	h := newHub()
-	resp, lines := openEvents(t, serveEvents(t, h), "", "text/html, text/event-stream")
-	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" || resp.Header.Get("Access-Control-Allow-Origin") != "*" {
-		t.Errorf("head: %v", resp.Header)
+	head, lines := openEvents(t, serveEvents(t, h), "", "text/html, text/event-stream")
+	if head.Get("Content-Type") != "text/event-stream" || head.Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("head: %v", head)
 	}
 	h.tell(info("one").about(hapSwitch, 2), streamStart)
 	h.tell(verbose("nobody's"), streamStart)
@@ -288,11 +288,17 @@ type clockedWriter struct {
 	deadline time.Time
 }
 
-func (w *clockedWriter) Header() http.Header                { return w.head }
-func (w *clockedWriter) WriteHeader(int)                    {}
-func (w *clockedWriter) Flush()                             {}
-func (w *clockedWriter) SetReadDeadline(time.Time) error    { return nil }
-func (w *clockedWriter) SetWriteDeadline(t time.Time) error { w.deadline = t; return nil }
+func (w *clockedWriter) Header() http.Header { return w.head }
+func (w *clockedWriter) WriteHeader(int)     {}
+func (w *clockedWriter) Flush()              {}
+
+func (w *clockedWriter) SetWriteDeadline(t time.Time) error {
+	if t.Before(time.Now()) {
+		return os.ErrDeadlineExceeded
+	}
+	w.deadline = t
+	return nil
+}
 
 func (w *clockedWriter) Write(b []byte) (int, error) {
 	if left := time.Until(w.deadline); left != streamLimit {

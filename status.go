@@ -401,22 +401,22 @@ func (v *statusView) lookAround(f facts) {
 	}
 }
 
-func (v *generationView) lookAround(ls []*listener) {
+func (g *generationView) lookAround(ls []*listener) {
 	var pids []int
-	for i := range v.Workers {
-		w := &v.Workers[i]
+	for i := range g.Workers {
+		w := &g.Workers[i]
 		w.tree = tree(w.PID)
 		pids = append(pids, w.tree...)
 	}
 	open := connections(pids, ls)
 	n := len(open)
-	v.Connections = &n
-	if v.Drain == nil {
+	g.Connections = &n
+	if g.Drain == nil {
 		return
 	}
 	slices.SortFunc(open, func(a, b connection) int { return int(a.idle - b.idle) })
 	for _, c := range open[:min(n, holdersShown)] {
-		v.Drain.Holders = append(v.Drain.Holders, holderView{c.peer, inSeconds(c.idle)})
+		g.Drain.Holders = append(g.Drain.Holders, holderView{c.peer, inSeconds(c.idle)})
 	}
 }
 
