@@ -344,6 +344,7 @@ func (c *control) stream(w http.ResponseWriter, r *http.Request, ev event, verdi
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
+	_ = rc.Flush() // it is accepted: the first line may take long
 	write := func(line []byte) bool {
 		_ = rc.SetWriteDeadline(time.Now().Add(controlWrite))
 		_, err := w.Write(line)

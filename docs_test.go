@@ -17,7 +17,7 @@ import (
 )
 
 // manOnly are options that the help leaves to the man page.
-var manOnly = []string{"die-with-parent"}
+var manOnly = []string{"die-with-parent", "capture", "log-stamp"}
 
 var optionText = regexp.MustCompile(`(?:^|[ ,\x60])(--?[A-Za-z][a-z-]*)`)
 
@@ -115,6 +115,7 @@ func defaultsOf(t *testing.T, terminal bool) map[string]any {
 		"stop-delay": cfg.stopDelay.d, "stop-timeout": cfg.stopTimeout.d, "debounce": cfg.debounce.d,
 		"ready": cfg.ready.String(), "respawn": cfg.respawn.String(), "log-format": cfg.logFormat,
 		"no-overlap": cfg.noOverlap, "stdin": cfg.stdin, "die-with-parent": cfg.die, "clear": cfg.clear,
+		"capture": cfg.capture, "log-stamp": cfg.logStamp,
 	}
 }
 

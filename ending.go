@@ -19,6 +19,10 @@ func (s *supervisor) exited(d death) {
 		s.buildEnded(d.status)
 		return
 	}
+	if d.pid == s.Hooks.PID {
+		s.hookEnded(d.status)
+		return
+	}
 	for _, g := range s.Generations {
 		if g.Check == d.pid {
 			s.checked(g, d.status)
@@ -65,6 +69,9 @@ func (s *supervisor) checked(g *generation, status exitStatus) {
 func (s *supervisor) leaderGone(g *generation, w *worker, status exitStatus) {
 	if w.Main != 0 && w.Main != w.PID && s.world.owns(w, notice{pid: w.Main, uid: -1}) {
 		w.PID, w.Main = w.Main, 0 // it said who carries on; as a subreaper hotwrap is its parent now
+		if w.Slot == 0 {
+			g.Lead = w.PID
+		}
 		return
 	}
 	w.Reaped, w.Status, g.Status = true, status, status
@@ -150,6 +157,7 @@ func (s *supervisor) emptied(g *generation) {
 		}
 		s.detail(info("generation %d gone", g.Number).with("status", g.Status.short()).
 			with("drained", s.world.now().since(g.Drain)).about(hapDrained, g.Number))
+		s.hook(hookDrained, g, "")
 	case genFailed:
 		s.say(verbose("generation %d gone", g.Number))
 	}
@@ -213,6 +221,9 @@ func (s *supervisor) crashed(g *generation, w *worker) {
 	sl.Failures++
 	if why := s.limits.over(sl, w); why != "" {
 		sl.Over = true
+		if s.limits.respawn == respawnAlways || !w.ok() {
+			s.hook(hookFailed, g, w.crash(now)+"; "+why)
+		}
 		s.say(warning("%s; %s", text, why).with("pid", w.PID).about(hapCrashed, g.Number))
 		if s.Restart == nil {
 			s.end(g)
@@ -238,7 +249,7 @@ func (l limits) over(sl *slot, w *worker) string {
 	case respawnNever:
 		return "not started again"
 	case respawnOnFailure:
-		if w.Blame == "" && w.Status.ok() {
+		if w.ok() {
 			return "not started again"
 		}
 	case respawnAlways:
@@ -271,6 +282,9 @@ func (s *supervisor) killCommand(pid int) {
 
 // leave ends hotwrap with a status, once everything has ended.
 func (s *supervisor) leave(status int) {
+	if !s.Ending {
+		s.hook(hookStop, s.serving(), "")
+	}
 	s.Ending, s.Status = true, status
 	s.stopBuild()
 }

@@ -31,6 +31,7 @@ var protocolNames = []string{
 	"LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_FDS_FIRST_FD", "NOTIFY_SOCKET",
 	"WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE", "MAINPID", "SYSTEMD_EXEC_PID", "EINHORN_*", "SERVER_STARTER_*",
 	"NGINX", "UNICORN_FD", "GUNICORN_FD", "GUNICORN_PID", "PUMA_INHERIT_*", "FPM_SOCKETS",
+	"HOTWRAP_EVENT", "HOTWRAP_PID", "HOTWRAP_PREDECESSOR", "HOTWRAP_REASON", "HOTWRAP_STATUS", // of a hook that started us
 	"HOTWRAP_GENERATION", "HOTWRAP_WORKER", "HOTWRAP_CONTROL", "HOTWRAP_TRACE", "HOTWRAP_RUNTIME_DIR",
 }
 
@@ -48,12 +49,7 @@ func inherited(environ []string) []string {
 
 // environment is what every worker of a generation gets, but for its own variables and -e.
 func (p *program) environment(generation int) ([]string, error) {
-	env := inherited(p.base)
-	if p.user != nil {
-		env = setenv(env, "HOME", p.user.home)
-		env = setenv(env, "USER", p.user.name)
-		env = setenv(env, "LOGNAME", p.user.name)
-	}
+	env := p.own()
 	if p.envFile != "" {
 		pairs, err := readEnvFile(filepathFrom(p.dir, p.envFile))
 		if err != nil {
@@ -62,6 +58,17 @@ func (p *program) environment(generation int) ([]string, error) {
 		env = apply(env, pairs)
 	}
 	return apply(env, p.protocol(generation)), nil
+}
+
+// own is what a program gets of hotwrap's own environment, as its user.
+func (p *program) own() []string {
+	env := inherited(p.base)
+	if p.user != nil {
+		env = setenv(env, "HOME", p.user.home)
+		env = setenv(env, "USER", p.user.name)
+		env = setenv(env, "LOGNAME", p.user.name)
+	}
+	return env
 }
 
 // getenv, setenv and unsetenv work on a list of KEY=VALUE; the last of a key counts.

@@ -360,7 +360,6 @@ func openStream(w http.ResponseWriter, r *http.Request) *stream {
 	head.Set("Cache-Control", "no-store")
 	head.Set("Vary", "Accept")
 	head.Set("X-Accel-Buffering", "no") // nginx would collect it otherwise
-	_ = s.control.SetReadDeadline(time.Time{})
 	return s
 }
 

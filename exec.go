@@ -406,6 +406,7 @@ type launch struct {
 	sockets []*listener
 	env     []string // more of it
 	ready   int      // write end of the --ready fd=N pipe; -1 none
+	output  [2]int   // stdout and stderr; 0: hotwrap's own
 	report  int      // write end of the pipe on which the shim says how exec went
 }
 
@@ -464,6 +465,11 @@ func (p *program) identity() shim.Spec {
 // files are the descriptors of a worker, by number; holes are closed.
 func (p *program) files(l launch) []uintptr {
 	files := []uintptr{p.stdin(), 1, 2}
+	for i, fd := range l.output {
+		if fd > 0 {
+			files[1+i] = uintptr(fd)
+		}
+	}
 	put := func(number, fd int) {
 		for len(files) <= number {
 			files = append(files, ^uintptr(0))

@@ -133,6 +133,7 @@ type generation struct {
 	Blind      bool          `json:"blind,omitempty"`    // it could not be looked into
 	Slots      []slot        `json:"slots"`
 	Workers    []*worker     `json:"workers,omitempty"`
+	Lead       int           `json:"lead,omitempty"`   // pid of the first worker, also when that is gone
 	Drain      instant       `json:"drain,omitempty"`  // when the drain began
 	Survey     survey        `json:"survey,omitempty"` // what the running survey is for
 	Surveyed   instant       `json:"surveyed,omitempty"`
@@ -167,6 +168,9 @@ const (
 	respawnOnFailure respawnPolicy = "on-failure"
 	respawnNever     respawnPolicy = "never"
 )
+
+// ok tells whether the worker ended well.
+func (w *worker) ok() bool { return w.Blame == "" && w.ExecErr == "" && w.Status.ok() }
 
 // by names how the worker was seen to be ready.
 func (w *worker) by() string {

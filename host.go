@@ -9,6 +9,7 @@ package main
 //   - Every goroutine that posts is a source: stop ends it and hands back what it had not posted yet.
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -70,6 +71,7 @@ type host struct {
 	traffic traffic
 	limits  limits
 	events  chan event
+	out     *outputs
 	done    chan struct{} // closed when the supervisor has returned: late answers go nowhere
 	printer *printer
 	upward  *upward
@@ -83,13 +85,14 @@ type host struct {
 	hub     *hub
 	place   *instance // nil: no command reaches this hotwrap
 	control *control
-	wipe    bool // -c: clear the screen
-	closed  bool // the listeners are: hotwrap is stopping
+	pidFile *pidFile // nil: none
+	wipe    bool     // -c: clear the screen
+	closed  bool     // the listeners are: hotwrap is stopping
 }
 
-func newHost(p *printer, nohup bool) *host {
+func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
 	return &host{
-		events: make(chan event), done: make(chan struct{}), ears: map[int]ears{},
+		events: events, out: out, done: make(chan struct{}), ears: map[int]ears{},
 		printer: p, nohup: nohup, tty: -1, closed: true, hub: newHub(),
 	}
 }
@@ -104,11 +107,17 @@ func (h *host) setUp(cfg *config) error {
 	if h.program, err = newProgram(cfg, environ); err != nil {
 		return err
 	}
+	if err := h.out.openFile(cfg.logFile); err != nil {
+		return err
+	}
 	becomeSubreaper()
 	if err := h.takePlace(cfg, environ); err != nil {
 		return err
 	}
 	h.tty, _ = unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if h.pidFile, err = openPIDFile(cfg.pidFile); err != nil {
+		return err
+	}
 	if err := h.listen(cfg, environ); err != nil {
 		return err
 	}
@@ -124,7 +133,7 @@ func (h *host) setUp(cfg *config) error {
 	if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
 		h.say(warning("the program cannot say that it is ready: %v", err))
 	}
-	return nil
+	return h.pidFile.publish()
 }
 
 // newProgram resolves what of the command line holds for every generation.
@@ -215,6 +224,7 @@ func (h *host) openControl(cfg *config) error {
 		f.name = h.place.name
 	}
 	h.control = newControl(h.post, h.hub, f)
+	h.control.lastWords = h.out.lastWords
 	if h.place != nil {
 		h.control.serve(h.place.listener, h.place.group, false)
 	}
@@ -240,7 +250,7 @@ func (h *host) watch(cfg *config) error {
 	env := apply(inherited(p.base), p.expandAll(p.env))
 	c := watchConfig{
 		program: p.expandAll(p.argv), dir: p.dir, paths: cfg.watch.paths, watchProgram: cfg.watch.program,
-		search: searched(env), src: cfg.src, build: cfg.build != "", ignore: cfg.ignore, debounce: cfg.debounce.d,
+		search: searched(env), src: cfg.src, build: cfg.build != "", ignore: append(h.out.ignore(), cfg.ignore...), debounce: cfg.debounce.d,
 	}
 	c.find = func() (string, error) { return p.find(c.program[0], env) }
 	_, err := c.find()
@@ -292,8 +302,15 @@ func (h *host) shut() {
 	if h.place != nil {
 		h.place.release()
 	}
+	h.pidFile.remove() // nothing of hotwrap's is left now that the next one could meet
+	limit, cancel := context.WithTimeout(context.Background(), endLimit)
+	defer cancel()
+	for _, m := range h.out.finish(limit) {
+		h.say(m)
+	}
 	_ = h.upward.close()
 	h.printer.close()
+	_ = h.out.close(limit)
 }
 
 // world gives the supervisor its functions.
@@ -304,7 +321,9 @@ func (h *host) world() world {
 		owns: h.owns, halted: halted, route: h.traffic.route, refresh: h.refresh, promote: h.promote,
 		repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
 		answer: h.answer, say: h.say, alive: func() { h.upward.watchdog() },
-		facts: h.facts, build: h.build, built: h.built, runs: h.runs, watchAgain: h.watchAgain, clear: h.clear,
+		facts: h.facts, hook: h.hook, pin: (*image).forHook,
+		build: h.build, built: h.built, runs: h.runs, watchAgain: h.watchAgain, clear: h.clear,
+		reopen: h.reopen,
 	}
 }
 
@@ -436,6 +455,23 @@ func (h *host) build() (int, error) {
 	return h.program.startShell(h.program.build, dir, inherited(h.program.base))
 }
 
+// hook runs a --hook like --check. Where its generation has no image, its directory may be what hangs: then
+// it is a shell that goes there, not hotwrap.
+func (h *host) hook(command string, k hook) (int, error) {
+	p := h.program
+	told := append(k.environ(), p.address()...)
+	if k.Image != nil {
+		return p.startShell(command, k.Image.Dir, apply(inherited(k.Image.environ(nil)), told))
+	}
+	root, err := unix.Open("/", openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("cannot open /: %v", err)
+	}
+	defer unix.Close(root)
+	env := apply(p.own(), p.expandAll(p.env))
+	return p.startShell("cd -- "+quoted(p.dir)+" || exit\n"+command, root, apply(env, told))
+}
+
 // clear wipes the terminal and its scrollback before a new start, with -c.
 func (h *host) clear() {
 	if h.wipe {
@@ -446,9 +482,16 @@ func (h *host) clear() {
 // spawn starts one worker of g and listens to it.
 func (h *host) spawn(g *generation, w *worker) (int, error) {
 	serial, img := w.Serial, g.Image
-	l := launch{ready: -1, sockets: h.traffic.sockets(g.Number, w.Slot), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot)}}
+	uid, gid := h.program.owner()
+	output, err := h.out.begin(serial, g.Number, uid, gid)
+	if err != nil {
+		return 0, err
+	}
+	defer closeEnds(output)
+	l := launch{ready: -1, output: output, sockets: h.traffic.sockets(g.Number, w.Slot), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot)}}
 	e, err := h.listenTo(serial, &l)
 	if err != nil {
+		h.out.gone(serial)
 		return 0, err
 	}
 	pid, err := h.program.start(img, l)
@@ -458,6 +501,7 @@ func (h *host) spawn(g *generation, w *worker) (int, error) {
 	}
 	if err != nil {
 		h.close(e)
+		h.out.gone(serial)
 		return 0, err
 	}
 	h.ears[serial] = e
@@ -555,6 +599,14 @@ func (h *host) promote(g *generation) {
 func (h *host) forget(w *worker) {
 	h.close(h.ears[w.Serial])
 	delete(h.ears, w.Serial)
+	h.out.gone(w.Serial)
+}
+
+// reopen opens the log file anew.
+func (h *host) reopen(by string) {
+	if !h.out.reopen(by) {
+		h.say(verbose("no log file to reopen").with("by", by))
+	}
 }
 
 // close ends sources. What they had read of a worker that is no more concerns nobody.

@@ -40,6 +40,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == lookMark {
 		return lookMain(args[1:])
 	}
+	if len(args) > 0 && args[0] == doctorName {
+		return doctorMain(args[1:], os.Environ(), stdout, stderr)
+	}
+	if len(args) > 0 {
+		if v := verbNamed(args[0]); v != nil {
+			return v.main(args[1:], os.Environ(), stdout, stderr)
+		}
+	}
 	cfg, err := parseArgs(args, os.Environ())
 	if err != nil {
 		return report(stderr, err)
@@ -124,6 +132,9 @@ type config struct {
 
 	readyTimeout, bake, drainTimeout, stopDelay, stopTimeout duration
 
+	hooks   []hookSpec
+	pidFile string
+
 	watch    watchValue
 	build    string
 	src      string
@@ -136,6 +147,9 @@ type config struct {
 
 	stdin, die, quiet, verbose, trace bool
 	logFormat                         string
+
+	logFile           string
+	capture, logStamp bool
 }
 
 // usageError is a command line that hotwrap does not understand.
@@ -191,6 +205,11 @@ func (cfg *config) command(rest []string, cut bool) error {
 		return &usageError{"hotwrap exec: no program", "hotwrap exec -- ./myapp"}
 	case len(rest) > 0 && cfg.watch.on:
 		return &usageError{fmt.Sprintf("%q is no option", rest[0]), "a path to watch follows an =: --watch=" + rest[0]}
+	case len(rest) > 0 && (verbNamed(rest[0]) != nil || rest[0] == doctorName):
+		return &usageError{
+			fmt.Sprintf("%q is a command", rest[0]),
+			"it comes first, and has options of its own: hotwrap " + rest[0] + " --help",
+		}
 	case len(rest) > 0 && !cut:
 		return &usageError{
 			fmt.Sprintf("no such command %q", rest[0]),
@@ -254,6 +273,9 @@ func (cfg *config) validate() error {
 			return usage("--name %q: %v", cfg.name, err)
 		}
 	}
+	if err := cfg.checkOutput(); err != nil {
+		return err
+	}
 	if cfg.die && !canDie {
 		return usage("--die-with-parent: not available on %s", runtime.GOOS)
 	}
@@ -262,6 +284,17 @@ func (cfg *config) validate() error {
 	}
 	if err := checkListens(cfg.listens); err != nil {
 		return usage("--listen %v", err)
+	}
+	return nil
+}
+
+// checkOutput checks what becomes of the program's output.
+func (cfg *config) checkOutput() error {
+	if cfg.logFile != "" && cfg.capture {
+		return &usageError{"--log-file and --capture: it is one or the other", "--capture writes to hotwrap's own standard output and error"}
+	}
+	if cfg.logStamp && cfg.logFile == "" && !cfg.capture {
+		return &usageError{"--log-stamp is for --log-file and --capture", "what the program inherits is written past hotwrap"}
 	}
 	return nil
 }
@@ -282,6 +315,7 @@ func (cfg *config) limits(listeners []*listener) limits {
 		bake: cfg.bake.d, drainTimeout: cfg.drainTimeout.d, stopDelay: cfg.stopDelay.d, stopTimeout: cfg.stopTimeout.d,
 		watch: cfg.watch.on, wait: cfg.watch.on && cfg.terminal, build: cfg.build != "",
 		respawn: cfg.respawn.policy, respawnMost: cfg.respawn.most, overlap: !cfg.noOverlap, check: cfg.check != "",
+		hooks: cfg.hooks,
 	}
 	for _, ls := range listeners {
 		l.listeners = append(l.listeners, ls.name)
@@ -474,9 +508,14 @@ func (cfg *config) options() []cli.Flag {
 		generic("debounce", &cfg.debounce),
 		flag("stdin", &cfg.stdin),
 		flag("die-with-parent", &cfg.die),
+		text("log-file", &cfg.logFile),
+		flag("capture", &cfg.capture),
+		flag("log-stamp", &cfg.logStamp),
 		text("name", &cfg.name),
 		text("control-group", &cfg.controlGroup),
 		text("http", &cfg.http),
+		generic("hook", hookValues{&cfg.hooks}),
+		text("pid-file", &cfg.pidFile),
 		text("log-format", &cfg.logFormat),
 		flag("quiet", &cfg.quiet, "q"),
 		flag("verbose", &cfg.verbose, "v"),
@@ -496,29 +535,34 @@ func variable(option string) string {
 	return "HOTWRAP_" + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
 }
 
-// parseOptions reads options and their variables into cfg and returns what is neither. The library's
-// own help, version, messages and exits are all turned off: it would print to standard output and
-// leave behind our back.
-func (cfg *config) parseOptions(args, environ []string) (rest []string, err error) {
-	var help, showVersion bool
-	app := &cli.App{
+// newApp is the option library with its own help, version, messages and exits all turned off: it would
+// print to standard output and leave behind our back.
+func newApp(flags []cli.Flag, action cli.ActionFunc) *cli.App {
+	return &cli.App{
 		Name: "hotwrap", HideHelp: true, HideHelpCommand: true, HideVersion: true,
 		Writer: io.Discard, ErrWriter: io.Discard, UseShortOptionHandling: true,
 		DisableSliceFlagSeparator: true,
-		Flags: append(cfg.options(),
-			&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Destination: &help},
-			&cli.BoolFlag{Name: "version", Aliases: []string{"V"}, Destination: &showVersion}),
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return err },
-		ExitErrHandler: func(*cli.Context, error) {},
-		Action: func(c *cli.Context) error {
-			rest = c.Args().Slice()
-			cfg.overlapSet = c.IsSet("no-overlap")
-			if err := refuseEmpty(c); err != nil {
-				return err
-			}
-			return cfg.readVariables(c, environ)
-		},
+		Flags:                     flags,
+		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return err },
+		ExitErrHandler:            func(*cli.Context, error) {},
+		Action:                    action,
 	}
+}
+
+// parseOptions reads options and their variables into cfg and returns what is neither.
+func (cfg *config) parseOptions(args, environ []string) (rest []string, err error) {
+	var help, showVersion bool
+	app := newApp(append(cfg.options(),
+		&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Destination: &help},
+		&cli.BoolFlag{Name: "version", Aliases: []string{"V"}, Destination: &showVersion},
+	), func(c *cli.Context) error {
+		rest = c.Args().Slice()
+		cfg.overlapSet = c.IsSet("no-overlap")
+		if err := refuseEmpty(c); err != nil {
+			return err
+		}
+		return cfg.readVariables(c, environ)
+	})
 	if err := app.Run(append([]string{"hotwrap"}, joinedShort(args)...)); err != nil {
 		return nil, plainUsage(err)
 	}
@@ -548,12 +592,15 @@ func (cfg *config) readVariables(c *cli.Context, environ []string) error {
 	for _, f := range c.App.Flags {
 		name := f.Names()[0]
 		value := getenv(environ, variable(name))
-		if value == "" || c.IsSet(name) || name == "help" || name == "version" {
+		if value == "" || c.IsSet(name) || name == "help" || name == "version" || toldToHook(environ, name) {
 			continue
 		}
 		values := []string{value}
-		if name == "listen" || name == "env" || name == "watch" || name == "ignore" {
+		switch name {
+		case "listen", "env", "watch", "ignore":
 			values = splitValues(value)
+		case "hook": // commands have blanks
+			values = strings.Split(strings.Trim(value, "\n"), "\n")
 		}
 		for _, v := range values {
 			if err := c.Set(name, v); err != nil {
@@ -658,7 +705,7 @@ var foreign = map[string]string{
 	"--interval": "--ready alive=DUR, and --bake DUR for how long it must live", "--kill-old-delay": "--bake",
 	"--envdir": "--env-file", "--graceful-timeout": "--drain-timeout", "--timeout": "--ready-timeout or --drain-timeout",
 	"--command": "-- PROGRAM", "--cwd": "--dir (-C)", "--chdir": "--dir (-C)", "--daemonize": "nothing: a service manager does that",
-	"-listen": "--listen (-l)", "-command": "-- PROGRAM", "--uid": "--user", "--backlog": "--listen ADDR,backlog=N",
+	"--pidfile": "--pid-file", "-listen": "--listen (-l)", "-command": "-- PROGRAM", "--uid": "--user", "--backlog": "--listen ADDR,backlog=N",
 }
 
 // foreignOption hints at our name for another tool's option.
@@ -676,7 +723,10 @@ func foreignOption(args []string) error {
 func serve(cfg *config, stderr io.Writer) int {
 	nohup := hupIgnored()
 	sigs, _ := catchSignals()
-	h := newHost(newPrinter(stderr, cfg.logFormat == "json", cfg.least(), os.Environ()), nohup)
+	events := make(chan event)
+	out := newOutputs(cfg, os.Environ(), events)
+	stderr = out.voice(stderr)
+	h := newHost(newPrinter(stderr, cfg.logFormat == "json", cfg.least(), os.Environ()), events, out, nohup)
 	defer h.shut()
 	if err := h.setUp(cfg); err != nil {
 		close(h.done) // what was started already may be posting
@@ -721,19 +771,32 @@ func (cfg *config) least() level {
 const helpHead = `Restart any server without losing a connection.
 
 Usage: hotwrap [OPTION]... -- PROGRAM [ARG]...
+       hotwrap COMMAND [OPTION]... [NAME|PID]
 
   hotwrap -l :8080 -- ./myapp            serve; the socket outlives every restart
-  kill -HUP $(pidof hotwrap)             replace ./myapp once its successor is ready
+  hotwrap restart                        replace ./myapp; exit 0: the new one serves
+  hotwrap -l :8080 -w -- ./myapp         restart at every rebuild
 
-hotwrap --help lists the options.
+hotwrap --help lists commands and options.
 `
 
 const helpText = `Restart any server without losing a connection.
 
 Usage: hotwrap [OPTION]... -- PROGRAM [ARG]...
+       hotwrap COMMAND [OPTION]... [NAME|PID]
 
   hotwrap -l :8080 -- ./myapp            serve; the socket outlives every restart
-  kill -HUP $(pidof hotwrap)             replace ./myapp once its successor is ready
+  hotwrap restart                        replace ./myapp; exit 0: the new one serves
+  hotwrap -l :8080 -w -- ./myapp         restart at every rebuild
+
+Commands (NAME may be left out where one instance runs):
+  restart   start a successor, wait for the verdict
+              [-m TEXT] [--wait promoted|drained|none] [--timeout DUR] [--json]
+  rollback  go back to the build that served before; the same options
+  status    builds, listeners, what a drain waits for   [--json] [-q]
+  stop      drain and exit   [--now] [-m TEXT] [--timeout DUR] [--json]
+  signal    send the workers a signal: signal HUP [NAME]   [--json]
+  doctor    what this machine permits; with -- PROGRAM, try restarts under load
 
 Sockets:
   -l, --listen [NAME=]ADDR[,OPT]...  8080, 127.0.0.1:8080, udp::53, /run/a.sock,mode=0660
@@ -770,6 +833,9 @@ Operation:
       --name NAME                    [systemd unit, else script or program]
       --control-group GROUP          may restart, roll back, look
       --http ADDR                    /metrics /events /status, read-only
+      --hook EVENT=CMD               ready, switch, failed, drained, stop
+      --pid-file FILE
+      --log-file FILE                the program's output; USR1 reopens it
       --log-format text|json   -q, --quiet   -v, --verbose   --version
 
 Every --some-option is also $HOTWRAP_SOME_OPTION.

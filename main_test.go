@@ -129,6 +129,8 @@ func TestScript(t *testing.T) {
 				return onFileSystems(os.TempDir(), "/dev/shm") == 2, nil
 			case "pidns": // a new pid namespace can be made
 				return exec.Command("unshare", "--pid", "--fork", "--mount-proc", "true").Run() == nil, nil
+			case "tmpfs": // one can be mounted, in a namespace of its own
+				return exec.Command("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt").Run() == nil, nil
 			case "overlay": // one can be mounted, in a namespace of its own
 				return exec.Command("unshare", "--mount", "mount", "-t", "overlay", "-o", "lowerdir=/etc:/usr", "overlay", "/mnt").Run() == nil, nil
 			case "userns": // a new user namespace can be made, with limits of its own

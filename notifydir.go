@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -130,13 +131,13 @@ func fitParents(base string, foreign bool) error {
 }
 
 // fit says whether a directory can be relied on: nobody but root and us can put another in the place of what we make in
-// it, and, where the program's user is another one, that user gets through.
-func fit(info os.FileInfo, foreign bool) error {
+// it, and, where the program's user is another one, that user gets through. also are others who may.
+func fit(info os.FileInfo, foreign bool, also ...int) error {
 	mode := info.Mode()
 	switch {
 	case !mode.IsDir():
 		return errors.New("not a directory")
-	case !reliable(owner(info)):
+	case !reliable(owner(info)) && !slices.Contains(also, int(owner(info))):
 		return fmt.Errorf("owned by uid %d", owner(info))
 	case mode&0o022 != 0 && mode&os.ModeSticky == 0:
 		return fmt.Errorf("writable by others (mode %04o)", mode.Perm())
@@ -149,6 +150,11 @@ func fit(info os.FileInfo, foreign bool) error {
 // owner is the uid of a file's owner.
 func owner(info os.FileInfo) uint32 {
 	return info.Sys().(*syscall.Stat_t).Uid
+}
+
+// groupOf is the gid of a file's group.
+func groupOf(info os.FileInfo) int {
+	return int(info.Sys().(*syscall.Stat_t).Gid)
 }
 
 // openBase opens the base directory, and makes it if need be: 0711, so that every user gets through and none looks around.

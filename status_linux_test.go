@@ -101,7 +101,7 @@ func TestLookAround(t *testing.T) {
 	if *old.Connections != holdersShown+1 || len(old.Drain.Holders) != holdersShown || !strings.HasPrefix(old.Drain.Holders[0].Peer, "127.0.0.1:") {
 		t.Errorf("draining: %d connections, %+v", *old.Connections, old.Drain)
 	}
-	if *now.Connections != 0 || now.Workers[0].Memory != 0 {
+	if *now.Connections != 0 || now.Workers[0].Memory != 0 || now.Drain != nil {
 		t.Errorf("serving, and gone meanwhile: %+v", now)
 	}
 	if m := old.Workers[0].Memory; m < 1<<20 || m > 1<<40 {

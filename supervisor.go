@@ -109,6 +109,7 @@ type state struct {
 	Hinted      []string      `json:"hinted,omitempty"`    // listeners of its own that the program was named for
 	Heartbeat   instant       `json:"heartbeat,omitempty"` // the next word for hotwrap's own watchdog
 	Rebuild     rebuilding    `json:"rebuild"`
+	Hooks       hooking       `json:"hooks"`
 	Past        []past        `json:"past,omitempty"`     // what served before and can be gone back to, oldest first
 	Verdicts    []verdict     `json:"verdicts,omitempty"` // the last of them, oldest first
 	Tally       tally         `json:"tally"`
@@ -129,6 +130,7 @@ type limits struct {
 	respawnMost  int // failures in a row that end it
 	overlap      bool
 	check        bool
+	hooks        []hookSpec
 	listeners    []string      // names
 	watch        bool          // somebody watches for builds
 	wait         bool          // at a terminal: a program that fails at first is waited for
@@ -160,10 +162,13 @@ type world struct {
 	release    func(g *generation)                                 // its pins are let go
 	closing    func()                                              // the stop has begun: balancers shall see refusals
 	build      func() (pid int, err error)                         // runs --build; answers evChild
+	hook       func(command string, k hook) (pid int, err error)   // answers evChild
+	pin        func(img *image) *image                             // once more, for a hook; nil if it cannot be
 	built      func()                                              // tells the watch that it ended
 	runs       func(build string)                                  // tells the watch what was started
 	watchAgain func()                                              // asks the watch to look now
 	clear      func()                                              // clears the screen
+	reopen     func(by string)                                     // the log file, if there is one
 	alive      func()                                              // hotwrap's own manager wants to hear that the loop runs
 	facts      func() stateCopy                                    // what is known beside the state
 	answer     func(v verdict)                                     // a request has its verdict
@@ -274,7 +279,7 @@ func (s *supervisor) step(ev event) {
 
 // done tells whether everything that was started has ended and hotwrap may go.
 func (s *supervisor) done() bool {
-	return s.Ending && len(s.Generations) == 0 && s.Rebuild.PID == 0
+	return s.Ending && len(s.Generations) == 0 && s.Rebuild.PID == 0 && s.Hooks.idle()
 }
 
 // start begins the first generation.
@@ -284,6 +289,7 @@ func (s *supervisor) start() {
 	}
 	if s.limits.build {
 		s.startBuild()
+		s.nextHook()
 		return
 	}
 	s.begin([]request{{Ask: askRestart, Cause: "start"}})
@@ -305,7 +311,7 @@ func (s *supervisor) requested(ev event) {
 		s.askedStop(r)
 		s.killAll()
 	case askReopen:
-		s.say(verbose("no log files to reopen").with("by", r.Cause))
+		s.world.reopen(r.Cause)
 		s.answer(r, signalled, nil, "")
 	case askReexec, askWorkers:
 		s.say(warning("%s does nothing: this version has one worker and cannot replace itself", r.Cause))
@@ -348,6 +354,9 @@ func (s *supervisor) askedStop(r request) {
 			s.killAll()
 		}
 		return
+	}
+	if !s.Ending {
+		s.hook(hookStop, s.serving(), "")
 	}
 	s.Stop, s.Ending = &stopping{Cause: r.Cause, Since: now, Requests: []request{r}}, true
 	if r.Cause == "SIGINT" {
@@ -392,6 +401,7 @@ func (s *supervisor) stopAll() {
 // killAll ends what is left at once, by order.
 func (s *supervisor) killAll() {
 	s.say(warning("killing all that is left"))
+	s.endHooks()
 	s.stopAll()
 	for _, g := range slices.Clone(s.Generations) {
 		s.killGeneration(g)
@@ -525,6 +535,9 @@ func (s *supervisor) spawn(g *generation, i int) (*worker, error) {
 		return nil, err
 	}
 	w.PID, w.Group = pid, pid
+	if i == 0 {
+		g.Lead = pid
+	}
 	g.Slots[i].Start = 0
 	g.Workers = append(g.Workers, w)
 	return w, nil
@@ -534,6 +547,7 @@ func (s *supervisor) spawn(g *generation, i int) (*worker, error) {
 func (s *supervisor) generationReady(g *generation, w *worker) {
 	g.State, g.Deadline, g.Stage = genReady, 0, stageBake
 	g.ReadyAfter = s.world.now().since(g.Started)
+	s.hook(hookReady, g, "")
 	m := info("generation %d ready", g.Number).with("pid", w.PID).
 		with("after", g.ReadyAfter).with("by", w.by()).about(hapReady, g.Number)
 	switch {
@@ -574,6 +588,7 @@ func (s *supervisor) switchTo(g *generation) {
 	s.Rebuild.Overtaken, s.Rebuild.NotYet, s.Rebuild.Bad = 0, 0, ""
 	s.world.route(map[int]int{g.Number: 1})
 	s.world.promote(g)
+	s.hook(hookSwitch, g, "")
 	s.answerAll(r.Requests, promoted, g, "")
 	if r.Requests != nil && r.Requests[0].Ask == askRollback && s.world.stale(g) {
 		s.say(hint("the disk still holds another build than generation %d; the next restart starts that one", g.Number))
@@ -600,6 +615,7 @@ func (s *supervisor) switchTo(g *generation) {
 func (s *supervisor) fail(g *generation, reason string, status int) {
 	first := s.Restart.Predecessor == 0
 	g.Exit = status
+	s.hook(hookFailed, g, reason)
 	text := fmt.Sprintf("generation %d failed: %s", g.Number, reason)
 	if first && len(g.Workers) == 0 {
 		text = reason // nothing ran: it is hotwrap that cannot start
@@ -702,6 +718,7 @@ func (s *supervisor) due() {
 			s.dueWorker(g, w, now)
 		}
 	}
+	s.dueHooks(now)
 	if s.done() {
 		s.letGo()
 		if s.Stop != nil {
@@ -797,7 +814,7 @@ func (s *supervisor) dueWorker(g *generation, w *worker, now instant) {
 
 // deadlines are all instants at which something is due.
 func (s *supervisor) deadlines() []instant {
-	all := []instant{s.Heartbeat, s.Rebuild.Look}
+	all := []instant{s.Heartbeat, s.Rebuild.Look, s.Hooks.Deadline, s.Hooks.End}
 	if s.Stop != nil {
 		all = append(all, s.Stop.Delay)
 	}

@@ -22,6 +22,7 @@ type fakeProcess struct {
 	dead, reaped        bool
 	lingers             bool // its group outlives it
 	check               bool
+	hook                bool
 }
 
 // fakeWorld is the world that a supervisor under test sees.
@@ -46,9 +47,11 @@ type fakeWorld struct {
 	beating   map[int]bool // serials whose watchdog is armed
 	broken    bool         // a serving worker died by itself: fewer than N may be ready
 	spawnErr  error
-	disk      string // the build that lies on disk
-	lost      bool   // the state was read back: nobody waits for a reply any more
-	reloading bool   // RELOADING without its READY
+	disk      string  // the build that lies on disk
+	hooked    []hook  // that have begun
+	ending    instant // when hotwrap began to end
+	lost      bool    // the state was read back: nobody waits for a reply any more
+	reloading bool    // RELOADING without its READY
 }
 
 func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
@@ -74,7 +77,8 @@ func (f *fakeWorld) world() world {
 		halted:  func(int) bool { return false },
 		route:   f.route,
 		refresh: func() {}, promote: func(*generation) {}, repair: func(string) bool { return false }, forget: func(*worker) {},
-		release: f.release, closing: func() {}, alive: func() {}, clear: func() {},
+		release: f.release, closing: func() {}, alive: func() {}, clear: func() {}, reopen: func(string) {},
+		hook: f.hook, pin: func(*image) *image { return f.pin() },
 		build: func() (int, error) { return f.start(0, 0, true) }, built: func() {}, runs: func(string) {}, watchAgain: func() {},
 		answer: f.answer,
 		say:    f.say,
@@ -178,6 +182,9 @@ func (f *fakeWorld) kill(group int, sig syscall.Signal) {
 	late := p.stopped != 0 && now.since(p.stopped) >= least-surveyLimit ||
 		p.orphaned != 0 && now.since(p.orphaned) >= least ||
 		now.since(p.spawned) >= l.readyTimeout
+	if p.hook {
+		late = f.hookLate(p, now)
+	}
 	if !late && !f.ordered && !f.beating[p.serial] && !p.check {
 		f.fatalf("KILL to %d without a deadline or an order", group)
 	}
@@ -225,6 +232,9 @@ func (f *fakeWorld) say(m message) {
 
 // check asserts what always holds.
 func (f *fakeWorld) check() {
+	if f.s.Ending && f.ending == 0 {
+		f.ending = f.clock()
+	}
 	count := map[genState]int{}
 	for _, g := range f.s.Generations {
 		count[g.State]++
@@ -1242,6 +1252,7 @@ func FuzzStep(f *testing.F) {
 		if script[0]&32 != 0 {
 			l.stopDelay = 2 * time.Second
 		}
+		l.hooks = allHooks
 		l.watch = script[0]&64 != 0
 		l.wait = l.watch && script[0]&128 != 0
 		l.build = l.wait && l.check
@@ -1260,7 +1271,7 @@ func FuzzStep(f *testing.F) {
 // play lets one thing happen; the high bits choose whom it happens to.
 func (f *fakeWorld) play(b byte) {
 	which := int(b >> 5)
-	living := slices.DeleteFunc(slices.Clone(f.procs), func(p *fakeProcess) bool { return p.dead })
+	living := slices.DeleteFunc(slices.Clone(f.procs), func(p *fakeProcess) bool { return p.dead || p.hook })
 	var p *fakeProcess
 	if len(living) > 0 {
 		p = living[which%len(living)]
@@ -1325,6 +1336,9 @@ func (f *fakeWorld) play(b byte) {
 	case 25:
 		f.ask(askKill, "order")
 	case 26:
+		if which > 0 {
+			f.endHook(exitStatus{Code: which - 1})
+		}
 		f.step(event{kind: evChild})
 	case 27, 28:
 		f.disk = fmt.Sprintf("build%d", which)
@@ -1418,7 +1432,7 @@ func (f *fakeWorld) finish() {
 func (f *fakeWorld) settle() {
 	f.prepared(nil)
 	for _, p := range f.procs {
-		if p.check {
+		if p.check || p.hook {
 			f.die(p, exitStatus{})
 		}
 	}

@@ -1,0 +1,467 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const outputPatience = 20 * time.Second
+
+// outputRun is outputs with the messages that they have for the supervisor.
+type outputRun struct {
+	*outputs
+	t      *testing.T
+	events chan event
+	path   string
+}
+
+func newLogFile(t *testing.T, cfg config) *outputRun {
+	t.Helper()
+	if cfg.logFile == "" {
+		cfg.logFile = filepath.Join(t.TempDir(), "app.log")
+	}
+	events := make(chan event, 64)
+	o := newOutputs(&cfg, nil, events)
+	if err := o.openFile(cfg.logFile); err != nil {
+		t.Fatal(err)
+	}
+	r := &outputRun{outputs: o, t: t, events: events, path: cfg.logFile}
+	t.Cleanup(func() { r.end() })
+	return r
+}
+
+// end is what hotwrap does at its end.
+func (r *outputRun) end() []message {
+	limit, cancel := context.WithTimeout(context.Background(), outputPatience)
+	defer cancel()
+	return append(r.finish(limit), r.close(limit)...)
+}
+
+func (r *outputRun) start(serial, generation int) (stdout, stderr *os.File) {
+	r.t.Helper()
+	ends, err := r.begin(serial, generation, -1, -1)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	stdout, stderr = os.NewFile(uintptr(ends[0]), "stdout"), os.NewFile(uintptr(ends[1]), "stderr")
+	r.t.Cleanup(func() { stdout.Close(); stderr.Close() })
+	return stdout, stderr
+}
+
+// await waits for a message that begins so.
+func (r *outputRun) await(text string) message {
+	r.t.Helper()
+	for {
+		select {
+		case ev := <-r.events:
+			if strings.HasPrefix(ev.message.String(), text) {
+				return ev.message
+			}
+		case <-time.After(outputPatience):
+			r.t.Fatalf("nothing said that begins with %q", text)
+		}
+	}
+}
+
+func emit(t *testing.T, f *os.File, text string) {
+	t.Helper()
+	if _, err := f.WriteString(text); err != nil {
+		t.Error(err)
+	}
+}
+
+func content(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Whatever the pieces in which a program writes, whole lines come out, byte for byte.
+func TestOutputPieces(t *testing.T) {
+	long := strings.Repeat("0123456789abcdef", 3*lineMost/16)
+	for name, c := range map[string]struct {
+		pieces []string
+		want   string
+	}{
+		"whole":      {[]string{"a\nb\n"}, "a\nb\n"},
+		"torn":       {[]string{"a", "b\nc", "\n", "\n", "d\ne", "f"}, "ab\nc\n\nd\nef\n"},
+		"unfinished": {[]string{"no newline"}, "no newline\n"},
+		"nothing":    {nil, ""},
+		"binary":     {[]string{"\x00\xff\xfe\r\n\x1b[31m\r", "\xc3", "\xa4\n"}, "\x00\xff\xfe\r\n\x1b[31m\r\xc3\xa4\n"},
+		"long": {
+			[]string{"a\n", long[:70000], long[70000:] + "b\nc\n"},
+			"a\n" + long[:lineMost] + "\n" + long[lineMost:2*lineMost] + "\n" + long[2*lineMost:] + "\nb\nc\n",
+		},
+		"the longest": {[]string{long[:lineMost-1], "\n"}, long[:lineMost-1] + "\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newLogFile(t, config{})
+			stdout, stderr := r.start(1, 1)
+			for _, text := range c.pieces {
+				emit(t, stderr, text)
+			}
+			stderr.Close()
+			stdout.Close()
+			if said := r.end(); len(said) > 0 {
+				t.Error(said)
+			}
+			if got := content(t, r.path); got != c.want {
+				t.Errorf("got %d bytes %.200q, want %d bytes %.200q", len(got), got, len(c.want), c.want)
+			}
+		})
+	}
+}
+
+// The stamp is the time of a line's first byte, and its generation.
+func TestOutputStamp(t *testing.T) {
+	r := newLogFile(t, config{logStamp: true})
+	stdout, stderr := r.start(1, 12)
+	began := time.Now()
+	emit(t, stdout, "begun ")
+	_ = r.tail(1) // it was read
+	between := time.Now()
+	time.Sleep(2 * time.Millisecond) // stamps are not finer than that
+	emit(t, stdout, "and finished\nnext\n")
+	stdout.Close()
+	stderr.Close()
+	r.end()
+	lines := strings.Split(content(t, r.path), "\n")
+	form := regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) 12 (begun and finished|next)$`)
+	var times []time.Time
+	for _, line := range lines[:len(lines)-1] {
+		found := form.FindStringSubmatch(line)
+		if found == nil {
+			t.Fatalf("got %q", line)
+		}
+		at, err := time.Parse(time.RFC3339Nano, found[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		times = append(times, at)
+	}
+	if len(times) != 2 || times[0].Before(began.Truncate(time.Millisecond)) || times[0].After(between) || times[1].Before(between.Truncate(time.Millisecond)) {
+		t.Errorf("began %v, between %v, got %v", began, between, times)
+	}
+}
+
+// What was written before a rotation is in the old file, also what nobody had read from the pipe yet.
+func TestOutputReopen(t *testing.T) {
+	r := newLogFile(t, config{})
+	stdout, stderr := r.start(1, 1)
+	const rounds = 100
+	for i := range rounds {
+		emit(t, stdout, fmt.Sprintf("out %d\ntorn ", i))
+		emit(t, stderr, fmt.Sprintf("err %d\n", i))
+		if err := os.Rename(r.path, fmt.Sprintf("%s.%d", r.path, i)); err != nil {
+			t.Fatal(err)
+		}
+		if !r.reopen("SIGUSR1") {
+			t.Fatal("no log file")
+		}
+		r.await("log file")
+		emit(t, stdout, "line\n")
+	}
+	stdout.Close()
+	stderr.Close()
+	r.end()
+	for i := range rounds {
+		got := strings.Split(content(t, fmt.Sprintf("%s.%d", r.path, i)), "\n")
+		want := []string{"", fmt.Sprintf("err %d", i), fmt.Sprintf("out %d", i), "torn line"}
+		if i == 0 {
+			want = want[:3]
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Fatalf("file %d: got %q, want %q", i, got, want)
+		}
+	}
+	if got := content(t, r.path); got != "torn line\n" {
+		t.Errorf("the last file has %q", got)
+	}
+}
+
+// Without a new file the old one goes on, and a warning says so.
+func TestOutputReopenFails(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "logs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := newLogFile(t, config{logFile: filepath.Join(dir, "app.log")})
+	stdout, _ := r.start(1, 1)
+	emit(t, stdout, "one\n")
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	r.reopen("SIGUSR1")
+	if m := r.await("cannot open log file"); m.level != levelWarning || !strings.HasSuffix(m.String(), "no such file or directory by=SIGUSR1; the old one is written on") {
+		t.Errorf("said %q", m)
+	}
+	emit(t, stdout, "two\n")
+	r.end()
+	if got := content(t, filepath.Join(dir+".away", "app.log")); got != "one\ntwo\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A file that is cut off where it stands is written on from its new end.
+func TestOutputCutOff(t *testing.T) {
+	r := newLogFile(t, config{})
+	stdout, _ := r.start(1, 1)
+	emit(t, stdout, strings.Repeat("before\n", 1000))
+	written := func(n int) {
+		t.Helper()
+		for until := time.Now().Add(outputPatience); len(content(t, r.path)) < n; time.Sleep(time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatal("not written")
+			}
+		}
+	}
+	written(7000)
+	if err := os.Truncate(r.path, 0); err != nil {
+		t.Fatal(err)
+	}
+	emit(t, stdout, "after\n")
+	written(6)
+	if got := content(t, r.path); got != "after\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// 100,000 lines of overlapping generations, over rotations: each is there once, whole, and in order.
+func TestOutputEveryLineOnce(t *testing.T) {
+	const generations, rotations = 10, 25
+	for stamp, lines := range map[bool]int{false: 5000, true: 500} {
+		r := newLogFile(t, config{logStamp: stamp})
+		rotate := make(chan struct{})
+		var rotated sync.WaitGroup
+		files := 0
+		rotated.Go(func() {
+			for range rotate {
+				if err := os.Rename(r.path, fmt.Sprintf("%s.%d", r.path, files)); err != nil {
+					t.Error(err)
+				}
+				files++
+				r.reopen("SIGUSR1")
+				r.await("log file")
+			}
+		})
+		var workers sync.WaitGroup
+		for g := range generations {
+			stdout, stderr := r.start(g, g)
+			var streams sync.WaitGroup
+			for i, f := range []*os.File{stdout, stderr} {
+				streams.Go(func() { writeTorn(t, f, fmt.Sprintf("<%d.%d", g, i), lines) })
+			}
+			workers.Go(func() {
+				streams.Wait()
+				r.gone(g)
+			})
+			if g%2 == 1 {
+				workers.Wait()
+			}
+			for range rotations / generations {
+				rotate <- struct{}{}
+			}
+		}
+		workers.Wait()
+		close(rotate)
+		rotated.Wait()
+		if said := r.end(); len(said) > 0 {
+			t.Error(said)
+		}
+		var all strings.Builder
+		for i := range files {
+			all.WriteString(content(t, fmt.Sprintf("%s.%d", r.path, i)))
+		}
+		all.WriteString(content(t, r.path))
+		checkLines(t, all.String(), 2*generations, lines)
+	}
+}
+
+// writeTorn writes numbered lines in pieces that end anywhere.
+func writeTorn(t *testing.T, f *os.File, name string, lines int) {
+	defer f.Close()
+	var text bytes.Buffer
+	for i := range lines {
+		fmt.Fprintf(&text, "%s %d %s>\n", name, i, strings.Repeat("x", i%200))
+	}
+	text.Truncate(text.Len() - 1) // the last one is ended by the end
+	random := rand.New(rand.NewPCG(1, uint64(lines)))
+	for text.Len() > 0 {
+		if _, err := f.Write(text.Next(1 + random.IntN(3000))); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+func checkLines(t *testing.T, text string, streams, lines int) {
+	t.Helper()
+	form := regexp.MustCompile(`^(?:\S+Z \d+ )?<(\d+\.\d+) (\d+) (x*)>$`)
+	next := map[string]int{}
+	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
+		found := form.FindStringSubmatch(line)
+		if found == nil {
+			t.Fatalf("torn: %q", line)
+		}
+		i, _ := strconv.Atoi(found[2])
+		if next[found[1]] != i || len(found[3]) != i%200 {
+			t.Fatalf("stream %s: line %d comes where %d should: %q", found[1], i, next[found[1]], line)
+		}
+		next[found[1]]++
+	}
+	if len(next) != streams {
+		t.Errorf("%d streams, want %d", len(next), streams)
+	}
+	for name, n := range next {
+		if n != lines {
+			t.Errorf("stream %s has %d lines, want %d", name, n, lines)
+		}
+	}
+}
+
+// What outlives its worker and holds the pipes holds up nothing, and is still read.
+func TestOutputLeftBehind(t *testing.T) {
+	r := newLogFile(t, config{})
+	stdout, stderr := r.start(1, 1)
+	emit(t, stdout, "worker\nunfinished")
+	r.gone(1)
+	if got, want := r.tail(1), []string{"worker", "unfinished"}; !slices.Equal(got, want) {
+		t.Errorf("the tail is %q, want %q", got, want)
+	}
+	emit(t, stderr, "grandchild\n")
+	if got := r.tail(1); !slices.Contains(got, "grandchild") {
+		t.Errorf("the tail is %q", got)
+	}
+	emit(t, stdout, "its last words")
+	if said := r.end(); len(said) > 0 {
+		t.Error(said)
+	}
+	if got, want := content(t, r.path), "worker\nunfinished\ngrandchild\nits last words\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if _, err := stdout.WriteString("x"); err == nil {
+		t.Error("hotwrap has ended, and its end of the pipe is still open")
+	}
+}
+
+// Nothing asked for costs nothing.
+func TestOutputInherited(t *testing.T) {
+	before := runtime.NumGoroutine()
+	o := newOutputs(&config{}, nil, nil)
+	if err := o.openFile(""); err != nil {
+		t.Fatal(err)
+	}
+	ends, err := o.begin(1, 1, -1, -1)
+	if err != nil || ends != [2]int{} || o.reopen("SIGUSR1") || o.voice(os.Stderr) != os.Stderr || len(o.ignore()) > 0 {
+		t.Errorf("ends %v, %v", ends, err)
+	}
+	o.gone(1)
+	if said := append(o.finish(context.Background()), o.close(context.Background())...); len(said) > 0 {
+		t.Error(said)
+	}
+	if n := runtime.NumGoroutine(); n > before {
+		t.Errorf("%d goroutines more", n-before)
+	}
+}
+
+// A program finds blocking pipes, and nobody else has them.
+func TestOutputPipe(t *testing.T) {
+	r := newLogFile(t, config{})
+	stdout, stderr := r.start(1, 1)
+	for _, f := range []*os.File{stdout, stderr} {
+		fd := f.Fd()
+		flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+		if err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("flags %#o, %v", flags, err)
+		}
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("descriptor flags %#o, %v", flags, err)
+		}
+	}
+	if st, err := os.Stat(r.path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+}
+
+func TestLogFileErrors(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"none/app.log": "no such file or directory|mkdir -p " + dir + "/none",
+		"":             "is a directory|name a file",
+		"fifo":         "|it is a fifo that nobody reads",
+	} {
+		o := newOutputs(&config{logFile: "x"}, nil, nil)
+		err := o.openFile(dir + "/" + name)
+		cause, hint, _ := strings.Cut(want, "|")
+		if err == nil || execStatus(err) != statusFailed || !strings.Contains(err.Error(), cause) || !strings.HasPrefix(remedyFor(err), hint) {
+			t.Errorf("%q: %v, hint %q", name, err, remedyFor(err))
+		}
+	}
+}
+
+// Both streams of the program go to one file as one, and hotwrap's own messages are in line.
+func TestOutputCapture(t *testing.T) {
+	read, write2, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	fd := int(write2.Fd())
+	other, err := unix.Dup(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := make(chan event, 64)
+	r := &outputRun{outputs: &outputs{events: events, tails: newTails()}, t: t, events: events}
+	r.capture(fd, other)
+	if r.to[0] != r.to[1] {
+		t.Error("one pipe is two destinations")
+	}
+	const streams, lines = 4, 500
+	text := make(chan string, 1)
+	go func() {
+		all, _ := io.ReadAll(read)
+		text <- string(all)
+	}()
+	var writers sync.WaitGroup
+	for g := range streams / 2 {
+		stdout, stderr := r.start(g, g)
+		writers.Go(func() { writeTorn(t, stdout, fmt.Sprintf("<%d.0", g), lines) })
+		writers.Go(func() { writeTorn(t, stderr, fmt.Sprintf("<%d.1", g), lines) })
+	}
+	voice := r.voice(nil)
+	for range 100 {
+		fmt.Fprintln(voice, "hotwrap: says something")
+	}
+	writers.Wait()
+	r.end()
+	write2.Close()
+	unix.Close(other)
+	got := <-text
+	if n := len(regexp.MustCompile(`(?m)^hotwrap: says something$`).FindAllString(got, -1)); n != 100 {
+		t.Errorf("%d messages, want 100", n)
+	}
+	checkLines(t, strings.ReplaceAll(got, "hotwrap: says something\n", ""), streams, lines)
+}
