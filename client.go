@@ -29,11 +29,11 @@ import (
 )
 
 const (
-	lostPatience = 5 * time.Second        // for a hotwrap to come back that went away without a verdict
-	lostPause    = 100 * time.Millisecond // between two looks for it
-	shortWait    = 10 * time.Second       // for an answer that needs no waiting on anybody
-	streamLineMost     = 1 << 20                // bytes of a line
-	answerMost   = 16 << 20               // bytes of an answer
+	lostPatience   = 5 * time.Second        // for a hotwrap to come back that went away without a verdict
+	lostPause      = 100 * time.Millisecond // between two looks for it
+	shortWait      = 10 * time.Second       // for an answer that needs no waiting on anybody
+	streamLineMost = 1 << 20                // bytes of a line
+	answerMost     = 16 << 20               // bytes of an answer
 )
 
 // asker is one command under way.
@@ -164,7 +164,7 @@ func (a *asker) stop(ctx context.Context) int {
 func (a *asker) status(ctx context.Context) int {
 	ctx, cancel := context.WithTimeoutCause(ctx, shortWait, fmt.Errorf("%w after %s", errGaveUp, brief(shortWait)))
 	defer cancel()
-	text, err := a.get(ctx, "/status")
+	text, err := a.fetch(ctx, http.MethodGet, "/status", nil)
 	if err != nil {
 		return a.refuse(a.mute(ctx, err))
 	}
@@ -191,11 +191,7 @@ func (a *asker) status(ctx context.Context) int {
 func (a *asker) signal(ctx context.Context) int {
 	ctx, cancel := context.WithTimeoutCause(ctx, shortWait, fmt.Errorf("%w after %s", errGaveUp, brief(shortWait)))
 	defer cancel()
-	answer, err := a.send(ctx, http.MethodPost, "/signal", map[string]any{"signal": signalName(a.sig)}, "application/json")
-	if err != nil {
-		return a.refuse(a.mute(ctx, err))
-	}
-	text, err := readAnswer(answer)
+	text, err := a.fetch(ctx, http.MethodPost, "/signal", map[string]any{"signal": signalName(a.sig)})
 	var told struct {
 		Signalled []int `json:"signalled"`
 	}
@@ -273,8 +269,8 @@ func (a *asker) askAgain(ctx context.Context, body map[string]any) (json.RawMess
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = answer.Body.Close() }()
 	if answer.StatusCode == http.StatusNotFound {
-		_ = answer.Body.Close()
 		return a.ask(ctx, body)
 	}
 	a.accepted = true
@@ -308,17 +304,13 @@ func (a *asker) send(ctx context.Context, method, path string, body map[string]a
 	return answer, err
 }
 
-// get reads the whole of an answer.
-func (a *asker) get(ctx context.Context, path string) ([]byte, error) {
-	answer, err := a.send(ctx, http.MethodGet, path, nil, "application/json")
+// fetch reads the whole of an answer that must be a good one.
+func (a *asker) fetch(ctx context.Context, method, path string, body map[string]any) ([]byte, error) {
+	answer, err := a.send(ctx, method, path, body, "application/json")
 	if err != nil {
 		return nil, err
 	}
-	return readAnswer(answer)
-}
-
-// readAnswer reads and closes an answer that must be a good one.
-func readAnswer(answer *http.Response) ([]byte, error) {
+	defer func() { _ = answer.Body.Close() }()
 	text, err := readBody(answer)
 	if err == nil && answer.StatusCode != http.StatusOK {
 		err = answerFailed(answer, text)
@@ -326,21 +318,20 @@ func readAnswer(answer *http.Response) ([]byte, error) {
 	return text, err
 }
 
-// readVerdict reads and closes an answer that is a verdict, good or bad, and nothing else.
+// readVerdict reads an answer that is a verdict, good or bad, and nothing else.
 func readVerdict(answer *http.Response) (json.RawMessage, error) {
 	text, err := readBody(answer)
-	var v verdictView
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case json.Unmarshal(text, &v) == nil && v.Result != "":
-		return text, nil
 	}
-	return nil, answerFailed(answer, text)
+	var v verdictView
+	if _ = json.Unmarshal(text, &v); v.Result == "" { // a field of another type, of a newer hotwrap, is no matter
+		return nil, answerFailed(answer, text)
+	}
+	return text, nil
 }
 
 func readBody(answer *http.Response) ([]byte, error) {
-	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, answerMost))
 	if err != nil {
 		err = fmt.Errorf("%w: %w", errLost, err)
@@ -367,7 +358,7 @@ func (a *asker) follow(body io.Reader) (json.RawMessage, error) {
 		case err != nil: // a newer hotwrap's, perhaps
 		case n.Event == "" && n.Verdict != nil:
 			var v verdictView
-			if json.Unmarshal(n.Verdict, &v) == nil && held != nil && held.Generation != v.Generation {
+			if _ = json.Unmarshal(n.Verdict, &v); held != nil && held.Generation != v.Generation {
 				a.show(held)
 			}
 			return n.Verdict, nil
@@ -409,7 +400,7 @@ func (a *asker) show(n *news) {
 // drains tells of everybody who has drained from now on. The channel is closed when hotwrap is lost.
 func (a *asker) drains(ctx context.Context) <-chan news {
 	seen := make(chan news, 64)
-	answer, err := a.send(ctx, http.MethodGet, "/events", nil, "application/x-ndjson")
+	answer, err := a.send(ctx, http.MethodGet, "/events", nil, "application/x-ndjson") //nolint:bodyclose // by the goroutine
 	if err != nil {
 		close(seen)
 		return seen
@@ -484,7 +475,7 @@ func (a *asker) wasDrained(n news) int {
 
 // generations are the numbers of those that are not gone.
 func (a *asker) generations(ctx context.Context) (map[int]bool, error) {
-	text, err := a.get(ctx, "/status")
+	text, err := a.fetch(ctx, http.MethodGet, "/status", nil)
 	if err != nil {
 		return nil, err
 	}

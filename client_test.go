@@ -114,19 +114,29 @@ func TestVerdicts(t *testing.T) {
 		{"bare", "restart", `{"verdict":{"result":"promoted","generation":5}}`, 0, "generation 5 serves"},
 		{"failed", "restart", bad, 1, "hotwrap: error: generation 5 failed while starting: exited 1 after 40ms; generation 4 serves on (build aaaaaa)\n" +
 			"  the program's last lines (/var/log/app.log):\n    one\n    two ?[31m"},
-		{"failed baking", "restart", `{"verdict":{"result":"failed","generation":5,"reason":"died of SIGSEGV after 1s, while baking","serving":4}}`,
-			1, "hotwrap: error: generation 5 failed while baking: died of SIGSEGV after 1s; generation 4 serves on"},
-		{"nothing serves", "restart", `{"verdict":{"result":"failed","generation":5,"reason":"--check exited 1"}}`,
-			1, "hotwrap: error: generation 5 failed: --check exited 1; nothing serves"},
-		{"no past", "rollback", `{"verdict":{"result":"failed","reason":"no generation served before this one","serving":1}}`,
-			1, "hotwrap: error: rollback failed: no generation served before this one; generation 1 serves on"},
-		{"superseded", "restart", `{"verdict":{"result":"superseded","reason":"a rollback took its place, by SIGHUP","serving":4}}`,
-			5, "hotwrap: error: superseded: a rollback took its place, by SIGHUP; generation 4 serves on"},
+		{
+			"failed baking", "restart", `{"verdict":{"result":"failed","generation":5,"reason":"died of SIGSEGV after 1s, while baking","serving":4}}`,
+			1, "hotwrap: error: generation 5 failed while baking: died of SIGSEGV after 1s; generation 4 serves on",
+		},
+		{
+			"nothing serves", "restart", `{"verdict":{"result":"failed","generation":5,"reason":"--check exited 1"}}`,
+			1, "hotwrap: error: generation 5 failed: --check exited 1; nothing serves",
+		},
+		{
+			"no past", "rollback", `{"verdict":{"result":"failed","reason":"no generation served before this one","serving":1}}`,
+			1, "hotwrap: error: rollback failed: no generation served before this one; generation 1 serves on",
+		},
+		{
+			"superseded", "restart", `{"verdict":{"result":"superseded","reason":"a rollback took its place, by SIGHUP","serving":4}}`,
+			5, "hotwrap: error: superseded: a rollback took its place, by SIGHUP; generation 4 serves on",
+		},
 		{"stopped", "restart", `{"verdict":{"result":"stopped","reason":"hotwrap is stopping"}}`, 5, "hotwrap: error: no restart: hotwrap is stopping"},
 		{"of the future", "restart", `{"verdict":{"result":"postponed","reason":"it rains"}}`, 4, "hotwrap: error: postponed: it rains"},
 		{"stop", "stop", `{"verdict":{"ask":"stop","result":"stopped","exit":0,"took":2.1}}`, 0, "stopped after 2.1s"},
-		{"stop late", "stop", `{"verdict":{"ask":"stop","result":"stopped","exit":137,"took":30,"reason":"not everybody ended in time"}}`,
-			1, "hotwrap: error: stopped after 30s: not everybody ended in time"},
+		{
+			"stop late", "stop", `{"verdict":{"ask":"stop","result":"stopped","exit":137,"took":30,"reason":"not everybody ended in time"}}`,
+			1, "hotwrap: error: stopped after 30s: not everybody ended in time",
+		},
 		{"fields of other types", "restart", `{"verdict":{"result":"promoted","generation":5,"serving":"five","took":"long"}}`, 0, "generation 5 serves"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -366,11 +376,17 @@ func TestDrained(t *testing.T) {
 		said    string
 	}{
 		{"told", []func(http.ResponseWriter, *http.Request, *fake){events(other, gone), lines(good)}, "generation 4 gone status=0 drained=2.1s"},
-		{"killed", []func(http.ResponseWriter, *http.Request, *fake){events(strings.ReplaceAll(gone, `"0"`, `"SIGKILL"`)), lines(good)},
-			"hotwrap: warning: generation 4 gone status=0 drained=2.1s: it had to be killed"},
+		{
+			"killed",
+			[]func(http.ResponseWriter, *http.Request, *fake){events(strings.ReplaceAll(gone, `"0"`, `"SIGKILL"`)), lines(good)},
+			"hotwrap: warning: generation 4 gone status=0 drained=2.1s: it had to be killed",
+		},
 		{"missed", []func(http.ResponseWriter, *http.Request, *fake){events(), lines(good), events(), left("5")}, "generation 4 gone"},
-		{"lost and found", []func(http.ResponseWriter, *http.Request, *fake){events(), lines(good), events(gone), left("4", "5")},
-			"generation 4 gone status=0 drained=2.1s"},
+		{
+			"lost and found",
+			[]func(http.ResponseWriter, *http.Request, *fake){events(), lines(good), events(gone), left("4", "5")},
+			"generation 4 gone status=0 drained=2.1s",
+		},
 		{"first", []func(http.ResponseWriter, *http.Request, *fake){events(), lines(strings.Replace(good, `"predecessor":4,`, "", 1))}, ""},
 	} {
 		f := newFake(t, c.answers...)

@@ -202,7 +202,7 @@ func (k *seeker) dial(ctx context.Context, p *contact) (net.Conn, caller, error)
 	if err != nil {
 		return nil, caller{}, err
 	}
-	peer := callerOf(conn.(*net.UnixConn)) //nolint:errcheck,forcetypeassert // it is one: the network is "unix"
+	peer := callerOf(conn.(*net.UnixConn))
 	if !peer.owns() && (!peer.known || !k.mayBe(p) || peer.uid != p.owner) {
 		_ = conn.Close()
 		return nil, peer, &strangerError{peer}

@@ -69,7 +69,7 @@ func (c *control) serve(l net.Listener, group int, only bool) {
 		mux.HandleFunc("POST /stop", c.wish(askStop))
 		mux.HandleFunc("POST /signal", c.signal)
 	}
-	var handler http.Handler = plainErrors(mux)
+	handler := plainErrors(mux)
 	if !only {
 		handler = permitted(handler, group)
 	}

@@ -39,15 +39,14 @@ func controlled(t testing.TB) (path string, client *http.Client) {
 		for {
 			select {
 			case ev := <-events:
-				switch ev.kind {
-				case evCopy:
+				switch {
+				case ev.kind == evCopy:
 					text, _ := s.snapshot()
 					ev.copy <- stateCopy{text: text}
-				case evRequest:
+				case ev.kind == evRequest:
 					ev.reply <- verdict{Request: ev.request, Result: promoted, Generation: 2}
-				case evAwait:
+				case ev.kind == evAwait:
 					ev.reply <- verdict{}
-				default:
 				}
 			case <-done:
 				return
@@ -69,7 +68,7 @@ func controlled(t testing.TB) (path string, client *http.Client) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}
-	transport := &http.Transport{DialContext: dial}
+	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true} // an idle one may be closed for a newcomer
 	t.Cleanup(transport.CloseIdleConnections)
 	return path, &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }

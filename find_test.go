@@ -113,15 +113,11 @@ func TestFindInstance(t *testing.T) {
 	dead := fakeListen(t, filepath.Join(base, "control", "hwtest-dead.sock")).(*net.UnixListener)
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
-	put := func(name string) string {
-		path := filepath.Join(base, "control", name)
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
+	for _, name := range []string{"hwtest-web.lock", "hwtest-file.sock"} {
+		if err := os.WriteFile(filepath.Join(base, "control", name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return path
 	}
-	put("hwtest-web.lock")
-	put("hwtest-file.sock")
 	if err := os.Symlink(web, filepath.Join(base, "control", "hwtest-link.sock")); err != nil {
 		t.Fatal(err)
 	}

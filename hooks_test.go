@@ -56,6 +56,24 @@ func (f *fakeWorld) hookLate(p *fakeProcess, now instant) bool {
 		f.ending != 0 && now.since(f.ending) >= min(hookLimit, f.s.limits.stopTimeout)
 }
 
+// checkHooks asserts what always holds: a hook has a limit, and hotwrap does not end before it.
+func (f *fakeWorld) checkHooks() {
+	if f.s.Ending && f.ending == 0 {
+		f.ending = f.clock()
+	}
+	p, h := f.living(), &f.s.Hooks
+	switch {
+	case p == nil:
+	case f.s.done():
+		f.fatalf("hotwrap ends before hook %d", p.pid)
+	case h.PID != p.pid || h.Deadline == 0 || !slices.Contains(f.s.deadlines(), h.Deadline):
+		f.fatalf("hook %d has no limit", p.pid)
+	}
+	if len(h.Queue) > hooksWaiting || len(h.Queue) > 0 && h.PID == 0 {
+		f.fatalf("%d hooks wait for nothing", len(h.Queue))
+	}
+}
+
 // endHook ends the hook that runs; the supervisor hears of it when it reaps.
 func (f *fakeWorld) endHook(status exitStatus) {
 	if p := f.living(); p != nil {
@@ -271,7 +289,9 @@ func TestHookLimit(t *testing.T) {
 		f.fatalf("its death is news: %s", f.said[i])
 	}
 	f.s.world.kill = func(int, syscall.Signal) {} // it is in state D
+	last := f.living()
 	f.advance(hookLimit)
+	last.dead = true // as good as
 	f.advance(killPatience)
 	f.wantSaid(`hook "switch" is still there 5s after KILL`)
 	if !f.s.Hooks.idle() {
@@ -312,7 +332,7 @@ func TestHookQueue(t *testing.T) {
 	f := hookedUp(t, defaultLimits(), hookReady)
 	for range 1 + hooksWaiting + 6 {
 		f.restart()
-		f.s.Hooks.Deadline = 0 // it is as slow as it likes
+		f.s.Hooks.Deadline = f.clock().add(hookLimit) // it is as slow as it likes
 	}
 	f.endHooks()
 	if f.hooked[1].Generation != 2+1+6 || len(f.hooked) != 1+hooksWaiting {

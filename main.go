@@ -210,6 +210,11 @@ func (cfg *config) command(rest []string, cut bool) error {
 			fmt.Sprintf("%q is a command", rest[0]),
 			"it comes first, and has options of its own: hotwrap " + rest[0] + " --help",
 		}
+	case len(rest) > 0 && verbNamed(rest[0]) != nil:
+		return &usageError{
+			fmt.Sprintf("%q is a command", rest[0]),
+			"it comes first, and has options of its own: hotwrap " + rest[0] + " --help",
+		}
 	case len(rest) > 0 && !cut:
 		return &usageError{
 			fmt.Sprintf("no such command %q", rest[0]),

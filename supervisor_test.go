@@ -232,9 +232,7 @@ func (f *fakeWorld) say(m message) {
 
 // check asserts what always holds.
 func (f *fakeWorld) check() {
-	if f.s.Ending && f.ending == 0 {
-		f.ending = f.clock()
-	}
+	f.checkHooks()
 	count := map[genState]int{}
 	for _, g := range f.s.Generations {
 		count[g.State]++

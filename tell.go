@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	wordsShown    = 20              // of the program's last lines that are shown
+	wordsShown   = 20              // of the program's last lines that are shown
 	wordLength   = 500             // runes of each
 	textMost     = 4000            // runes of any other line
 	journalLimit = 2 * time.Second // for journalctl to have said them
