@@ -39,13 +39,14 @@ func controlled(t testing.TB) (path string, client *http.Client) {
 		for {
 			select {
 			case ev := <-events:
-				switch {
-				case ev.kind == evCopy:
+				if ev.kind == evCopy {
 					text, _ := s.snapshot()
 					ev.copy <- stateCopy{text: text}
-				case ev.kind == evRequest:
+				}
+				if ev.kind == evRequest {
 					ev.reply <- verdict{Request: ev.request, Result: promoted, Generation: 2}
-				case ev.kind == evAwait:
+				}
+				if ev.kind == evAwait {
 					ev.reply <- verdict{}
 				}
 			case <-done:
