@@ -68,6 +68,7 @@ func (w *watcher) choose() {
 			w.sources.name = "."
 		}
 		w.addTree(w.sources)
+		slices.Reverse(w.targets) // an edit is told as one of the sources first
 		w.say(verbose("building from %s in %s", count(len(w.sources.leaves), "file"), w.sources.root))
 	}
 }
@@ -143,7 +144,7 @@ func (w *watcher) chooseProgram() {
 		what = append(what, globOf(r.exts)+" below "+r.root)
 	}
 	if r.script != "" || r.exts != nil {
-		t := &fileTree{w: w, name: cmp.Or(r.script, r.root), root: r.root, script: r.script, exts: r.exts, written: true, ignore: w.cfg.ignore}
+		t := &fileTree{w: w, name: cmp.Or(r.script, r.root), root: r.root, script: r.script, exts: r.exts, written: true, code: true, ignore: w.cfg.ignore}
 		if t.exts == nil {
 			t.root = r.script
 		}
@@ -216,7 +217,9 @@ func (w *watcher) interpreted(exts, args []string) running {
 		if slices.Contains(inline, arg) {
 			break
 		}
-		if file := w.absolute(arg); !strings.HasPrefix(arg, "-") && (i == 0 || !slices.Contains(valued, args[i-1])) && w.isFile(file) {
+		if file := w.absolute(arg); !strings.HasPrefix(arg, "-") && (i == 0 || !slices.Contains(valued, args[i-1])) &&
+			(w.isFile(file) || w.cfg.build && slices.Contains(exts, filepath.Ext(arg))) { // which the build makes
+
 			r.script, r.root = file, w.homeOf(file)
 			break
 		}

@@ -415,6 +415,26 @@ func TestJournalCommand(t *testing.T) {
 	}
 }
 
+// TestLastWords: where the journal has the program's last lines they are shown, and the way to them where it is not there.
+func TestLastWords(t *testing.T) {
+	const verdict = `{"verdict":{"result":"failed","generation":5,"pid":4398,"serving":4,"output_hint":"journalctl _PID=4398 -n 20 --no-pager"}}`
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	f := newFake(t, lines(verdict), lines(verdict))
+	const first = "hotwrap: error: generation 5 failed; generation 4 serves on\n"
+	if _, _, errs := f.run("restart"); errs != first+"hotwrap: hint: the program's last lines: journalctl _PID=4398 -n 20 --no-pager\n" {
+		t.Errorf("said %q", errs)
+	}
+	script := "#!/bin/sh\necho \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "journalctl"), []byte(script), 0o755); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	want := first + "  journalctl _PID=4398 -n 20 --no-pager:\n    _PID=4398 -n 20 --no-pager -q -o cat\n"
+	if _, _, errs := f.run("restart"); errs != want {
+		t.Errorf("said %q", errs)
+	}
+}
+
 // TestRunJournal: what it says is shown; what it does not say in time is not waited for.
 func TestRunJournal(t *testing.T) {
 	dir := t.TempDir()

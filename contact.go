@@ -92,12 +92,15 @@ func (k *seeker) visit(ctx context.Context, p *contact, limit time.Duration) {
 	defer cancel()
 	conn, peer, err := k.dial(ctx, p)
 	if p.peer = peer; err != nil {
-		p.standing, p.why = refusal(p, err)
+		p.standing, p.why = p.refusal(err)
 		return
 	}
 	_ = conn.Close()
 	if err := askSelf(ctx, p.httpClient(), &p.self); err != nil {
 		p.standing, p.why = contactMute, plainError(err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			p.why = fmt.Errorf("it says nothing for %s", brief(limit))
+		}
 		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
 			p.standing = contactDead // it went in this moment
 		}
@@ -171,7 +174,7 @@ func (p *contact) closed(err error) error {
 }
 
 // refusal is what a failed connection says of a place.
-func refusal(p *contact, err error) (standing, error) {
+func (p *contact) refusal(err error) (standing, error) {
 	var stranger *strangerError
 	switch {
 	case errors.As(err, &stranger):

@@ -199,12 +199,29 @@ func (k *seeker) nobody(ctx context.Context, all []*contact) error {
 	if len(run) > 0 {
 		hints = slices.Insert(hints, 0, "these run: "+listContacts(run))
 	}
+	if i := slices.IndexFunc(run, func(p *contact) bool { return k.pid > 0 && isBelow(k.pid, p.pid()) }); i >= 0 {
+		hints = slices.Insert(hints, 0, fmt.Sprintf("%d is one of those that %s runs", k.pid, run[i]))
+	}
 	hints = append(hints, "looked in "+strings.Join(k.lookedIn(), ", "))
 	if len(k.blocked) > 0 {
 		hints = append(hints, "not let into "+strings.Join(k.blocked, ", "))
 	}
 	e.hint = strings.Join(hints, "; ")
 	return e
+}
+
+// isBelow tells whether pid is a descendant of top.
+func isBelow(pid, top int) bool {
+	for range 64 { // generations of processes
+		_, ppid, _, _, ok := procState(pid)
+		if !ok || ppid <= 1 {
+			return false
+		}
+		if pid = ppid; pid == top {
+			return true
+		}
+	}
+	return false
 }
 
 // lookedIn names the places of which an ordinary hotwrap chooses one.

@@ -246,7 +246,7 @@ func (h *host) watch(cfg *config) error {
 		return nil
 	}
 	p := h.program
-	h.wipe = cfg.clear && cfg.terminal
+	h.wipe = cfg.clear && isTerminal(2)
 	env := apply(inherited(p.base), p.expandAll(p.env))
 	c := watchConfig{
 		program: p.expandAll(p.argv), dir: p.dir, paths: cfg.watch.paths, watchProgram: cfg.watch.program,
@@ -472,7 +472,7 @@ func (h *host) hook(command string, k hook) (int, error) {
 	return p.startShell("cd -- "+quoted(p.dir)+" || exit\n"+command, root, apply(env, told))
 }
 
-// clear wipes the terminal and its scrollback before a new start, with -c.
+// clear wipes the terminal and its scrollback before a build or a start that a change asked for, with -c.
 func (h *host) clear() {
 	if h.wipe {
 		_, _ = os.Stderr.WriteString("\x1b[H\x1b[2J\x1b[3J")
@@ -631,9 +631,9 @@ func (h *host) release(g *generation) {
 
 // --- the watch, if there is one
 
-func (h *host) built() {
+func (h *host) built(number int, failed bool) {
 	if h.watcher != nil {
-		h.watcher.built()
+		h.watcher.built(buildEnd{number: number, at: time.Now(), failed: failed})
 	}
 }
 

@@ -8,6 +8,7 @@ package main
 // that is already what serves is not started again.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,6 +26,8 @@ const (
 // rebuilding is what the supervisor knows of watch and --build.
 type rebuilding struct {
 	PID       int     `json:"pid,omitempty"`       // of the --build run
+	Number    int     `json:"number,omitempty"`    // of the build that the watch asked for last
+	Failed    bool    `json:"failed,omitempty"`    // the last one that ended
 	Began     instant `json:"began,omitempty"`     // when it began
 	Again     bool    `json:"again,omitempty"`     // sources changed since: it is being stopped for another
 	Overtaken int     `json:"overtaken,omitempty"` // candidates in a row that were stopped for a newer build
@@ -39,7 +42,7 @@ func (s *supervisor) changed(t trigger) {
 	case s.Ending:
 	case t.sources:
 		s.build(t)
-	case s.Rebuild.PID != 0 && (t.program || s.Numbers == 0): // the build may write more, and may fail yet
+	case s.building(t) && (t.program || s.Numbers == 0): // the build may write more, and may fail yet
 		s.say(verbose("%s; the build goes on", t))
 		if t.program {
 			s.world.runs("") // so that it is told again when the build is over
@@ -51,11 +54,20 @@ func (s *supervisor) changed(t trigger) {
 		s.say(verbose("%s is build %s again, which serves", t.name, t.to))
 		s.overtake(t, nil)
 	default:
+		if !t.program {
+			t.to = ""
+		}
 		if g := s.serving(); t.owed && g != nil && g.Image != nil {
 			t.from = g.Image.Build
 		}
-		s.overtake(t, &request{Ask: askRestart, Cause: "watch", Watch: t.String()})
+		s.overtake(t, &request{Ask: askRestart, Cause: "watch", Watch: t.String(), Build: t.to})
 	}
+}
+
+// building tells whether a change may be the work of a build that is under way, or of one that has failed
+// since it was found.
+func (s *supervisor) building(t trigger) bool {
+	return s.Rebuild.PID != 0 || s.Rebuild.Failed && t.build != s.Rebuild.Number
 }
 
 // serves tells whether the serving generation is of a build, and not given up.
@@ -68,22 +80,40 @@ func (s *supervisor) serves(build string) bool {
 // it is to have one.
 func (s *supervisor) overtake(t trigger, r *request) {
 	if r == nil {
-		s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Watch != "" })
+		s.dropBuilds()
 	} else {
 		s.Pending = append(s.Pending, *r)
 	}
 	c := s.candidate()
-	byWatch := c != nil && !slices.ContainsFunc(s.Restart.Requests, func(r request) bool { return r.Watch == "" })
+	byWatch := c != nil && !slices.ContainsFunc(s.Restart.Requests, func(q request) bool {
+		return q.Watch == "" || r == nil && q.Build == "" // somebody wants this one whatever the program is
+	})
 	switch {
 	case c == nil:
 		s.next()
 	case t.program && c.Image != nil && c.Image.Build == t.to: // it is what the candidate was started from
-		s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Watch != "" })
+		s.unask(t.to)
 	case byWatch && s.Restart.Predecessor != 0 && s.Rebuild.Overtaken < overtakenMost:
 		s.Rebuild.Overtaken++
 		s.say(info("generation %d stopped for a newer build", c.Number).tell(upReady)) // there may be no restart after it
 		s.abandon(c, superseded, "a newer build took its place")
 	}
+}
+
+// unask drops what the watch has asked for because the program changed, if the last such build is started already.
+func (s *supervisor) unask(build string) {
+	wanted := ""
+	for _, r := range s.Pending {
+		wanted = cmp.Or(r.Build, wanted)
+	}
+	if build == wanted {
+		s.dropBuilds()
+	}
+}
+
+// dropBuilds leaves requests that want a start whatever the program is.
+func (s *supervisor) dropBuilds() {
+	s.Pending = slices.DeleteFunc(s.Pending, func(r request) bool { return r.Build != "" })
 }
 
 // candidate is the generation that is getting ready, or on trial; nil if none is.
@@ -132,44 +162,53 @@ func (s *supervisor) waits(text string) {
 
 // build runs --build; a run that is under way is stopped first, since what it builds is stale.
 func (s *supervisor) build(t trigger) {
-	if s.Rebuild.PID != 0 {
-		if !s.Rebuild.Again {
-			s.Rebuild.Again = true
-			s.say(info("%s changed; the build starts again", t.what))
-			s.killCommand(s.Rebuild.PID)
-		}
-		return
-	}
-	if t.what != "" {
+	s.Rebuild.Number = t.build
+	switch {
+	case s.Rebuild.PID == 0:
+		s.world.clear()
 		s.say(info("%s changed; building", t.what))
+		s.startBuild()
+	case !s.Rebuild.Again:
+		s.world.clear()
+		s.Rebuild.Again = true
+		s.say(info("%s changed; the build starts again", t.what))
+		s.killCommand(s.Rebuild.PID)
 	}
-	s.startBuild()
 }
 
 func (s *supervisor) startBuild() {
 	pid, err := s.world.build()
-	if err != nil {
-		s.buildFailed(fmt.Sprintf("cannot run --build: %v", err), statusFailed)
-		return
-	}
 	s.Rebuild.PID, s.Rebuild.Began, s.Rebuild.Again = pid, s.world.now(), false
+	if err != nil {
+		s.buildOver(true)
+		s.buildFailed(fmt.Sprintf("cannot run --build: %v", err), statusFailed)
+	}
+}
+
+// buildOver tells the watch that a build has ended by itself.
+func (s *supervisor) buildOver(failed bool) {
+	s.Rebuild.PID, s.Rebuild.Failed = 0, failed
+	s.world.built(s.Rebuild.Number, failed)
 }
 
 // buildEnded takes the end of --build: the first start, if that waited for it, or a look whether the
 // program is another now.
 func (s *supervisor) buildEnded(status exitStatus) {
-	took := brief(s.world.now().since(s.Rebuild.Began))
-	s.Rebuild.PID = 0
+	took, group := brief(s.world.now().since(s.Rebuild.Began)), s.Rebuild.PID
+	if s.Rebuild.PID = 0; !s.world.empty(group) { // what runs on would write as if somebody edited
+		s.say(verbose("ended what the build has left running"))
+		s.world.kill(group, syscall.SIGKILL)
+	}
 	switch {
 	case s.Ending:
 	case s.Rebuild.Again:
 		s.startBuild()
 	case !status.ok():
-		s.world.built()
+		s.buildOver(true)
 		s.buildFailed(fmt.Sprintf("the build failed: %s after %s", status, took), status.shell())
 	default:
 		s.say(verbose("built").with("took", took))
-		s.world.built()
+		s.buildOver(false)
 		if s.Numbers == 0 {
 			s.begin([]request{{Ask: askRestart, Cause: "start"}})
 		} else {

@@ -112,6 +112,7 @@ type executable struct {
 	before  string // what ran before that
 	served  time.Time
 	gone    bool
+	refused signature // of a build that failed: nothing is told of it
 }
 
 // newExecutable takes what lies there now as known.
@@ -173,7 +174,7 @@ func (p *executable) poll(now time.Time) {
 		path = found
 	}
 	sig, err := p.w.disk.stat(path)
-	if err != nil && p.disk != "" && !p.gone || err == nil && (p.gone || sig != p.sig && sig != p.sample) {
+	if err != nil && p.disk != "" && !p.gone || err == nil && (p.gone || sig != p.sig && sig != p.sample && sig != p.refused) {
 		p.stir(fsnotify.Write, false, p.w.cfg.debounce, now)
 	}
 }
@@ -195,6 +196,11 @@ func (p *executable) started(build string, now time.Time) {
 	p.proved = true
 }
 
+// refuse is told that the build failed: what it leaves there waits for one that succeeds.
+func (p *executable) refuse() {
+	p.refused, _ = p.w.disk.stat(p.path)
+}
+
 // look is one step of settling.
 func (p *executable) look(now time.Time) {
 	p.next = time.Time{}
@@ -206,7 +212,7 @@ func (p *executable) look(now time.Time) {
 		p.missing(now)
 		return
 	}
-	if sig == p.sig && p.dealt {
+	if sig == p.sig && p.dealt || sig == p.refused {
 		if p.gone {
 			p.w.say(info("%q is back", p.name))
 		}
@@ -356,7 +362,7 @@ func (p *executable) settled(sig signature, content string) {
 		}
 		p.told = content
 		p.w.send(watchNews{trigger: &trigger{
-			path: p.path, name: p.name, from: shown(from), to: shown(content), size: sig.size, program: true, owed: p.owed,
+			path: p.path, name: p.name, from: shown(from), to: shown(content), size: sig.size, program: true, owed: p.owed, build: p.w.ended,
 		}})
 	}
 }

@@ -164,7 +164,7 @@ type world struct {
 	build      func() (pid int, err error)                         // runs --build; answers evChild
 	hook       func(command string, k hook) (pid int, err error)   // answers evChild
 	pin        func(img *image) *image                             // once more, for a hook; nil if it cannot be
-	built      func()                                              // tells the watch that it ended
+	built      func(number int, failed bool)                       // tells the watch that it ended by itself
 	runs       func(build string)                                  // tells the watch what was started
 	watchAgain func()                                              // asks the watch to look now
 	clear      func()                                              // clears the screen
@@ -444,9 +444,11 @@ func (s *supervisor) begin(rs []request) {
 		s.say(verbose("restart begins").with("by", g.Cause).tell(upReloading))
 	}
 	s.Generations = append(s.Generations, g)
-	if found := rs[len(rs)-1].Watch; found != "" {
-		s.world.clear()
-		s.say(info("%s; starting %d", found, g.Number))
+	if r := rs[len(rs)-1]; r.Watch != "" {
+		if r.Build == "" || !s.limits.build { // else the build's output is there to be read
+			s.world.clear()
+		}
+		s.say(info("%s; starting %d", r.Watch, g.Number))
 	}
 	s.world.prepare(g, p, old)
 }
@@ -478,6 +480,7 @@ func (s *supervisor) prepared(ev event) {
 	if s.Restart.Requests[0].Ask != askRollback { // else the watch would bring back at once what lies on disk
 		s.world.runs(g.Image.Build)
 	}
+	s.unask(g.Image.Build)
 	for _, text := range ev.warnings {
 		s.say(warning("%s", text))
 	}

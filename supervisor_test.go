@@ -79,7 +79,7 @@ func (f *fakeWorld) world() world {
 		refresh: func() {}, promote: func(*generation) {}, repair: func(string) bool { return false }, forget: func(*worker) {},
 		release: f.release, closing: func() {}, alive: func() {}, clear: func() {}, reopen: func(string) {},
 		hook: f.hook, pin: func(*image) *image { return f.pin() },
-		build: func() (int, error) { return f.start(0, 0, true) }, built: func() {}, runs: func(string) {}, watchAgain: func() {},
+		build: func() (int, error) { return f.start(0, 0, true) }, built: func(int, bool) {}, runs: func(string) {}, watchAgain: func() {},
 		answer: f.answer,
 		say:    f.say,
 	}

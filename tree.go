@@ -31,11 +31,16 @@ const (
 
 // leaf is one file of a tree.
 type leaf struct {
-	sig    signature
-	hash   string // "" it is not there (any more)
-	builds int    // in which it changed, since it was edited outside of one
-	output bool   // made by the build
-	forced bool   // for good: it was taken for an edit once, and was none
+	sig      signature
+	hash     string // "" it is not there (any more)
+	fresh    bool   // it never was before
+	strange  bool   // it is new since a build, and of a kind that no source had
+	builds   int    // in a row in which it changed
+	tails    int    // or after which
+	edited   bool   // outside of a build
+	output   bool   // taken as made by the build
+	born     bool   // it is new since a build, so that it stays made by it
+	believed bool   // was taken as made by the build when it was edited, and no build has left it alone since
 }
 
 // fileTree is a watched tree.
@@ -50,6 +55,7 @@ type fileTree struct {
 	script  string                 // watched beside exts
 	written bool                   // only what people write: no hidden directories
 	sources bool                   // of --build: without what git ignores
+	code    bool                   // what an interpreter runs: the program itself, which a build may write
 	own     func() (string, error) // the program's file, which is no source
 	ignore  []string
 
@@ -57,30 +63,35 @@ type fileTree struct {
 	real    string   // root without symlinks
 	file    bool     // root is a file
 	leaves  map[string]*leaf
+	budget  int64                   // bytes to be read before something changes
 	rules   map[string][]ignoreRule // of each directory that is watched, by real path
 	links   map[place]bool          // on the way to root and to what symlinks in it lead to
 	changed map[string]signature    // sampled; size -1: gone
 	at      time.Time               // of the sample
 	gone    bool
-	window  buildWindow // of sources
+	owed    map[string]change // of code, to be told when a build has succeeded
+	window  buildWindow       // of sources
 }
 
 // learn takes what lies there now as known.
 func (t *fileTree) learn() {
-	t.leaves, t.depth = map[string]*leaf{}, -1
-	t.window = buildWindow{open: true, began: map[string]string{}, counted: map[string]bool{}}
-	budget := int64(hashMost)
+	t.leaves, t.depth, t.budget = map[string]*leaf{}, -1, hashMost
+	t.window = buildWindow{open: true, first: true, changed: map[string]bool{}, doubts: map[string]change{}}
 	if t.glob != "" && !strings.Contains(t.glob, "**") {
 		t.depth = strings.Count(t.glob, "/")
 	}
 	for name, sig := range t.scan() {
-		l := &leaf{sig: sig, hash: "unknown"}
-		if sig.size <= budget && len(t.leaves) < readMost {
-			budget -= sig.size
-			l.hash = t.w.disk.content(t.full(name))
-		}
-		t.leaves[name] = l
+		t.learnFile(name, sig)
 	}
+}
+
+func (t *fileTree) learnFile(name string, sig signature) {
+	l := &leaf{sig: sig, hash: "unknown"}
+	if sig.size <= t.budget && len(t.leaves) < readMost {
+		t.budget -= sig.size
+		l.hash = t.w.disk.content(t.full(name))
+	}
+	t.leaves[name] = l
 }
 
 func (t *fileTree) full(name string) string {
@@ -250,12 +261,16 @@ func (t *fileTree) wants(name, full string) bool {
 	return true
 }
 
-// deadline is that of the next look, or of a build that is put off.
+// deadline is that of the next look; while nothing settles, that of what a build has left to be done.
 func (t *fileTree) deadline() time.Time {
-	if at := t.window.late; t.next.IsZero() || !at.IsZero() && at.Before(t.next) {
-		return at
+	win := &t.window
+	switch {
+	case !t.next.IsZero():
+		return t.next
+	case win.tail.IsZero():
+		return win.late
 	}
-	return t.next
+	return win.tail // a pause is longer
 }
 
 func (t *fileTree) places() []place {
@@ -301,40 +316,73 @@ func (t *fileTree) again(now time.Time) {
 }
 
 func (t *fileTree) poll(now time.Time) {
-	if t.next.IsZero() && len(t.differ(t.scan())) > 0 {
+	if t.next.IsZero() && len(t.differ()) > 0 {
 		t.stir(fsnotify.Write, false, t.w.cfg.debounce, now)
 		t.changed = nil
 	}
 }
 
-// differ finds what is not as it was.
-func (t *fileTree) differ(found map[string]signature) map[string]signature {
-	changed := map[string]signature{}
+// differ finds what is not as it was. What the rules hide or show since is no change.
+func (t *fileTree) differ() map[string]signature {
+	before, changed := t.rules, map[string]signature{}
+	found := t.scan()
 	for name, sig := range found {
-		if l := t.leaves[name]; l == nil || l.sig != sig {
+		l := t.leaves[name]
+		switch {
+		case l == nil && t.hidden(name, before):
+			t.learnFile(name, sig)
+		case l == nil || l.sig != sig:
 			changed[name] = sig
 		}
 	}
 	for name, l := range t.leaves {
-		if _, ok := found[name]; !ok && l.hash != "" {
+		_, ok := found[name]
+		switch {
+		case ok:
+		case t.hidden(name, t.rules):
+			delete(t.leaves, name)
+		case l.hash != "":
 			changed[name] = signature{size: -1}
 		}
 	}
 	return changed
 }
 
-// look is one step of settling.
+// hidden tells whether a file is left out by the rules of the directories on the way to it.
+func (t *fileTree) hidden(name string, rules map[string][]ignoreRule) bool {
+	for dir, rest, deeper := t.real, name, true; deeper; {
+		list, watched := rules[dir]
+		if !watched {
+			return false
+		}
+		name, rest, deeper = strings.Cut(rest, "/")
+		if t.out(dir, name, deeper, list) {
+			return true
+		}
+		dir = filepath.Join(dir, name)
+	}
+	return false
+}
+
+// look does what is due.
 func (t *fileTree) look(now time.Time) {
-	if at := t.window.late; !at.IsZero() && !at.After(now) {
-		t.buildAgain()
+	switch {
+	case t.next.IsZero():
+		t.windowDue(now)
+	case !t.next.After(now):
+		t.settle(now)
 	}
-	if t.next.IsZero() || t.next.After(now) {
-		return
+	if t.window.ending && t.next.IsZero() {
+		t.closeWindow(now)
 	}
+}
+
+// settle is one step of settling.
+func (t *fileTree) settle(now time.Time) {
 	t.next = time.Time{}
 	quiet := t.w.cfg.debounce
 	if t.changed == nil {
-		t.changed, t.at = t.differ(t.scan()), now
+		t.changed, t.at = t.differ(), now
 		if len(t.changed) == 0 {
 			t.calm()
 			return
@@ -361,8 +409,9 @@ func (t *fileTree) look(now time.Time) {
 		t.later(now)
 		return
 	}
+	since := t.since
 	t.calm()
-	t.settled(now, list)
+	t.settled(now, since, list)
 }
 
 // sampled tells whether what has changed is now as it was before, and nobody writes it.
@@ -404,13 +453,49 @@ func (t *fileTree) absent(now time.Time) bool {
 	return true
 }
 
+// baseline takes what was there at a time as known, since nothing was started from what was there before.
+func (t *fileTree) baseline(at, now time.Time) {
+	for name, sig := range t.differ() {
+		if sig.ctime > at.UnixNano() || !t.take(name, sig) {
+			t.again(now)
+		}
+	}
+	t.changed = nil
+}
+
+// take takes a file as it is now; false if it is changing.
+func (t *fileTree) take(name string, sig signature) bool {
+	hash := ""
+	if sig.size >= 0 {
+		hash = t.content(name, sig)
+		if after, err := t.w.disk.stat(t.full(name)); err != nil || after != sig {
+			return false
+		}
+	}
+	if t.leaves[name] == nil {
+		t.leaves[name] = &leaf{}
+	}
+	t.leaves[name].sig, t.leaves[name].hash = sig, hash
+	return true
+}
+
 func (t *fileTree) calm() { t.settling, t.changed, t.gone = settling{}, nil, false }
+
+func byName(a, b change) int { return strings.Compare(a.name, b.name) }
 
 // change is a file whose content is not what it was.
 type change struct {
 	name     string
 	from, to string // "" was not there, is not there
 	size     int64
+}
+
+// content is a file's hash; of a large one only its stat counts.
+func (t *fileTree) content(name string, sig signature) string {
+	if sig.size > hashMost {
+		return "unknown"
+	}
+	return t.w.disk.content(t.full(name))
 }
 
 // read takes in what has changed, and finds what differs in content; false if that is changing still.
@@ -420,10 +505,7 @@ func (t *fileTree) read() ([]change, bool) {
 		if sig.size < 0 {
 			continue
 		}
-		hashes[name] = "unknown"
-		if sig.size <= hashMost {
-			hashes[name] = t.w.disk.content(t.full(name))
-		}
+		hashes[name] = t.content(name, sig)
 		if after, err := t.w.disk.stat(t.full(name)); err != nil || after != sig {
 			return nil, false
 		}
@@ -432,7 +514,7 @@ func (t *fileTree) read() ([]change, bool) {
 	for _, name := range slices.Sorted(maps.Keys(t.changed)) {
 		sig, l := t.changed[name], t.leaves[name]
 		if l == nil {
-			l = &leaf{}
+			l = &leaf{fresh: true}
 			t.leaves[name] = l
 		}
 		c := change{name: name, from: l.hash, to: hashes[name], size: max(sig.size, 0)}
@@ -445,14 +527,43 @@ func (t *fileTree) read() ([]change, bool) {
 }
 
 // settled decides about a change that is over.
-func (t *fileTree) settled(now time.Time, list []change) {
+func (t *fileTree) settled(now, since time.Time, list []change) {
 	switch {
 	case len(list) == 0:
 		t.w.say(verbose("%q was touched, its content is the same", t.name))
 	case t.sources:
-		t.judge(now, list)
+		t.judge(now, since, list)
+	case t.code && t.w.building(): // it may write more, and may fail yet
+		t.owe(list)
 	default:
 		t.tell(list)
+	}
+}
+
+// buildOver takes the end of a build: what it has left of the code is told, unless it failed or another is under way.
+func (t *fileTree) buildOver(failed bool, now time.Time) {
+	t.changed = t.differ()
+	list, ok := t.read()
+	t.calm()
+	if !ok {
+		t.again(now)
+	}
+	if t.owe(list); len(t.owed) > 0 && !failed && !t.w.building() {
+		t.tell(slices.SortedFunc(maps.Values(t.owed), byName))
+		t.owed = nil
+	}
+}
+
+// owe keeps changes to be told later.
+func (t *fileTree) owe(list []change) {
+	if t.owed == nil {
+		t.owed = map[string]change{}
+	}
+	for _, c := range list {
+		if before, ok := t.owed[c.name]; ok {
+			c.from = before.from
+		}
+		t.owed[c.name] = c
 	}
 }
 
@@ -468,7 +579,10 @@ func (t *fileTree) tell(list []change) {
 	if len(list) == 0 {
 		return
 	}
-	g := &trigger{path: t.root, name: t.name, sources: t.sources, what: count(len(list), "file")}
+	g := &trigger{path: t.root, name: t.name, sources: t.sources, build: t.w.ended, what: count(len(list), "file")}
+	if t.sources {
+		g.build = t.window.number
+	}
 	if c := list[0]; len(list) == 1 {
 		g.path, g.from, g.to, g.size, g.what = t.full(c.name), shown(c.from), shown(c.to), c.size, c.name
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -352,22 +353,27 @@ func TestSourcesAsGitElsewhere(t *testing.T) {
 
 // workshop is a source tree under --build, on a fake clock but with real files; builds are played.
 type workshop struct {
-	t      *testing.T
-	dir    string
-	w      *watcher
-	events chan fsnotify.Event
-	told   chan trigger
-	build  func(s *workshop, n int) // what the nth build writes before it ends
-	took   time.Duration
-	builds int
-	ended  int // builds that were not cancelled
-	seen   map[string]string
+	t       *testing.T
+	dir     string
+	w       *watcher
+	events  chan fsnotify.Event
+	told    chan trigger
+	made    []string                 // taken as made by the build
+	build   func(s *workshop, n int) // what the nth build writes after a third of its time
+	later   func(s *workshop, n int) // and half a second after its end
+	took    time.Duration
+	number  int // of the build that is under way, as the watcher counts
+	builds  int
+	ended   int       // builds that were not cancelled
+	edited  time.Time // the last edit
+	began   time.Time // the build that is under way
+	current time.Time // when the last build began that was not cancelled
 }
 
 func newWorkshop(t *testing.T, dir string, build func(s *workshop, n int)) *workshop {
 	s := &workshop{
 		t: t, dir: dir, events: make(chan fsnotify.Event, 100), told: make(chan trigger), build: build, took: time.Second,
-		seen: map[string]string{},
+		later: func(*workshop, int) {},
 	}
 	for name, text := range map[string]string{"main.go": "1", "gen.go": "1", "lib.go": "1", "README.md": "1"} {
 		s.write(name, text)
@@ -388,6 +394,11 @@ func newWorkshop(t *testing.T, dir string, build func(s *workshop, n int)) *work
 		if n.trigger != nil && n.trigger.sources {
 			s.told <- *n.trigger
 		}
+		if n.say != nil {
+			if name, _, ok := strings.Cut(n.say.String(), " changed in every build"); ok {
+				s.made = append(s.made, name)
+			}
+		}
 		return true
 	})
 	return s
@@ -402,6 +413,12 @@ func (s *workshop) write(name, text string) {
 		op = fsnotify.Create
 	}
 	s.events <- fsnotify.Event{Name: file, Op: op}
+}
+
+// save writes as somebody does whose edit must not be lost.
+func (s *workshop) save(name, text string) {
+	s.write(name, text)
+	s.edited = time.Now()
 }
 
 func (s *workshop) remove(name string) {
@@ -420,25 +437,22 @@ func (s *workshop) run(d time.Duration, edits map[time.Duration]func()) {
 	}
 	at = append(at, nil)
 	next := 0
-	var write, done <-chan time.Time
-	begin := func() {
-		s.builds++
-		for _, name := range []string{"main.go", "lib.go", "new.go"} { // what this build sees
-			text, _ := os.ReadFile(filepath.Join(s.dir, name))
-			s.seen[name] = string(text)
-		}
-		write, done = time.NewTimer(s.took/3).C, time.NewTimer(s.took).C
-	}
+	var write, done, later <-chan time.Time
 	for {
 		select {
-		case <-s.told:
-			begin()
+		case g := <-s.told:
+			s.builds++
+			s.number, s.began = g.build, time.Now()
+			write, done = time.NewTimer(s.took/3).C, time.NewTimer(s.took).C
 		case <-write:
 			s.build(s, s.builds)
 		case <-done:
-			write, done = nil, nil
+			write, done, later = nil, nil, time.NewTimer(buildTail/2).C
 			s.ended++
-			s.w.built()
+			s.current = s.began
+			s.w.built(buildEnd{number: s.number, at: time.Now()})
+		case <-later:
+			s.later(s, s.builds)
 		case <-at[next]:
 			edits[times[next]]()
 			next++
@@ -451,100 +465,169 @@ func (s *workshop) run(d time.Duration, edits map[time.Duration]func()) {
 	}
 }
 
+// check wants a number of builds since an earlier one, and that the last began after the last edit.
+func (s *workshop) check(what string, since, want int) {
+	s.t.Helper()
+	if got := s.builds - since; got != want {
+		s.t.Errorf("%s: %d builds, want %d", what, got, want)
+	}
+	if s.current.Before(s.edited) {
+		s.t.Errorf("%s: the last build began %v before the last edit", what, s.edited.Sub(s.current))
+	}
+}
+
 func TestSources(t *testing.T) {
-	const sec = time.Second
+	const ms, sec = time.Millisecond, time.Second
 	none := func(*workshop, int) {}
+	stamp := func(s *workshop, n int) { s.write("gen.go", fmt.Sprint("gen", n)) }
+	edit := func(s *workshop) map[time.Duration]func() {
+		return map[time.Duration]func(){sec: func() { s.save("main.go", "2") }}
+	}
+	// saves are edits of one file, the first while no build runs.
+	saves := func(n int, every time.Duration, name string) func(s *workshop) map[time.Duration]func() {
+		return func(s *workshop) map[time.Duration]func() {
+			edits := map[time.Duration]func(){}
+			for i := range n {
+				edits[sec+time.Duration(i)*every] = func() { s.save(name, fmt.Sprint("save", i)) }
+			}
+			return edits
+		}
+	}
+	also := func(edits map[time.Duration]func(), at time.Duration, edit func()) map[time.Duration]func() {
+		edits[at] = edit
+		return edits
+	}
 	tests := []struct {
 		name   string
 		build  func(s *workshop, n int)
+		later  func(s *workshop, n int)
 		edits  func(s *workshop) map[time.Duration]func()
-		builds int               // at most
-		again  int               // builds of one more edit, later
-		seen   map[string]string // by the last build
+		builds int
+		ended  int    // of them
+		again  int    // builds of one more edit, later
+		made   string // what was taken as made by the build, in order
 	}{
-		{"an edit", none, func(s *workshop) map[time.Duration]func() {
-			return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-		}, 1, 1, nil},
-		{"a touch", none, func(s *workshop) map[time.Duration]func() {
+		{name: "an edit", build: none, edits: edit, builds: 1, ended: 1, again: 1},
+		{name: "a touch", build: none, edits: func(s *workshop) map[time.Duration]func() {
 			return map[time.Duration]func(){sec: func() { s.write("main.go", "1") }}
-		}, 0, 1, nil},
+		}, builds: 0, ended: 0, again: 1},
 		{
-			"the program itself", func(s *workshop, n int) { s.write("app", fmt.Sprint(n)) },
-			func(s *workshop) map[time.Duration]func() {
-				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 1, 1, nil,
+			name: "the program itself", build: func(s *workshop, n int) { s.write("app", fmt.Sprint(n)) },
+			edits: edit, builds: 1, ended: 1, again: 1,
 		},
 		{
-			"a new file of another kind", func(s *workshop, n int) { s.write("out.o", fmt.Sprint(n)) },
-			func(s *workshop) map[time.Duration]func() {
-				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 1, 1, nil,
+			name: "a build that touches its sources", build: func(s *workshop, _ int) {
+				text, _ := os.ReadFile(s.dir + "/main.go")
+				s.write("main.go", string(text))
+			},
+			edits: edit, builds: 1, ended: 1, again: 1,
 		},
 		{
-			"a generator with the time in its output", func(s *workshop, n int) { s.write("gen.go", fmt.Sprint("gen", n)) },
-			func(s *workshop) map[time.Duration]func() {
-				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 3, 1, nil,
+			name: "a formatter", build: func(s *workshop, _ int) { s.write("main.go", "formatted") },
+			edits: edit, builds: 2, ended: 1, again: 2,
 		},
 		{
-			"a generator that writes the same", func(s *workshop, _ int) { s.write("gen.go", "2") },
-			func(s *workshop) map[time.Duration]func() {
-				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 2, 1, nil,
+			name: "a new file of another kind", build: func(s *workshop, _ int) { s.write("out.o", "o") },
+			edits: edit, builds: 2, ended: 2, again: 1,
 		},
 		{
-			"a new name each time", func(s *workshop, n int) { s.write(fmt.Sprintf("tmp%d.go", n), "x") },
-			func(s *workshop) map[time.Duration]func() {
-				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 3, 1, nil,
+			name: "two of them", build: func(s *workshop, _ int) { s.write("out.o", "o"); s.write("lib.o", "o") },
+			edits: edit, builds: 2, ended: 2, again: 1,
 		},
-		{"a new name each time, and the last one removed", func(s *workshop, n int) {
-			if n > 1 {
-				s.remove(fmt.Sprintf("tmp%d.go", n-1))
-			}
-			s.write(fmt.Sprintf("tmp%d.go", n), "x")
-		}, func(s *workshop) map[time.Duration]func() {
-			return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-		}, 5, 1, nil},
 		{
-			"two files in turn", func(s *workshop, n int) { s.write([]string{"gen.go", "lib.go"}[n%2], fmt.Sprint("gen", n)) },
-			func(s *workshop) map[time.Duration]func() {
-				return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-			}, 6, 1, nil,
+			name: "one with the time in it", build: func(s *workshop, n int) { s.write("out.o", fmt.Sprint(n)) },
+			edits: edit, builds: 6, ended: 6, again: 1, made: "out.o",
 		},
-		{"a generated file removed and made", func(s *workshop, n int) {
-			s.remove("gen.go")
-			s.write("gen.go", fmt.Sprint("gen", n))
-		}, func(s *workshop) map[time.Duration]func() {
-			return map[time.Duration]func(){sec: func() { s.write("main.go", "2") }}
-		}, 3, 1, nil},
-		{"an edit during the build", none, func(s *workshop) map[time.Duration]func() {
-			return map[time.Duration]func(){
-				sec:            func() { s.write("main.go", "2") },
-				sec + sec*6/10: func() { s.write("lib.go", "2") },
-			}
-		}, 2, 1, map[string]string{"main.go": "2", "lib.go": "2"}},
-		{"edits of one file during many builds", none, func(s *workshop) map[time.Duration]func() {
-			edits := map[time.Duration]func(){}
-			for i := range 40 { // an editor that saves by itself
-				edits[sec+time.Duration(i)*700*time.Millisecond] = func() { s.write("main.go", fmt.Sprint("save", i)) }
-			}
-			return edits
-		}, 40, 1, map[string]string{"main.go": "save39"}},
-		{"a new source during the build", none, func(s *workshop) map[time.Duration]func() {
-			return map[time.Duration]func(){
-				sec:            func() { s.write("main.go", "2") },
-				sec + sec*6/10: func() { s.write("new.go", "2") },
-			}
-		}, 2, 1, map[string]string{"main.go": "2", "new.go": "2"}},
 		{
-			"a generated file edited by hand", func(s *workshop, n int) { s.write("out.o", fmt.Sprint(n)) },
-			func(s *workshop) map[time.Duration]func() {
-				return map[time.Duration]func(){
-					sec:      func() { s.write("main.go", "2") },
-					10 * sec: func() { s.write("out.o", "mine") },
+			name: "a generator with the time in its output", build: stamp,
+			edits: edit, builds: 6, ended: 3, again: 1, made: "gen.go",
+		},
+		{
+			name: "which writes a while after the build", build: none, later: stamp,
+			edits: edit, builds: 12, ended: 12, again: 1, made: "gen.go gen.go",
+		},
+		{
+			name: "a generator that writes the same", build: func(s *workshop, _ int) { s.write("gen.go", "2") },
+			edits: edit, builds: 2, ended: 1, again: 1,
+		},
+		{
+			name: "a new name each time", build: func(s *workshop, n int) { s.write(fmt.Sprintf("tmp%d.go", n), "x") },
+			edits: edit, builds: 6, ended: 3, again: 1, made: "tmp5.go",
+		},
+		{
+			name: "a new name each time, and the last one removed", build: func(s *workshop, n int) {
+				if n > 1 {
+					s.remove(fmt.Sprintf("tmp%d.go", n-1))
 				}
-			}, 4, 1, nil,
+				s.write(fmt.Sprintf("tmp%d.go", n), "x")
+			},
+			edits: edit, builds: 6, ended: 3, again: 1, made: "2 files",
+		},
+		{
+			name: "two files in turn", build: func(s *workshop, n int) { s.write([]string{"gen.go", "lib.go"}[n%2], fmt.Sprint("gen", n)) },
+			edits: edit, builds: 11, ended: 5, again: 2,
+			made: "lib.go gen.go",
+		},
+		{
+			name: "a generated file removed and made", build: func(s *workshop, n int) { s.remove("gen.go"); stamp(s, n) },
+			edits: edit, builds: 6, ended: 3, again: 1, made: "gen.go",
+		},
+		{name: "an edit during the build", build: none, edits: func(s *workshop) map[time.Duration]func() {
+			return also(edit(s), sec+600*ms, func() { s.save("lib.go", "2") })
+		}, builds: 2, ended: 1, again: 1},
+		{name: "an edit as the build ends", build: none, edits: func(s *workshop) map[time.Duration]func() {
+			return also(edit(s), 2*sec+100*ms, func() { s.save("lib.go", "2") })
+		}, builds: 2, ended: 2, again: 1},
+		{name: "an edit right after the build", build: none, edits: func(s *workshop) map[time.Duration]func() {
+			return also(edit(s), 2*sec+101*ms, func() { s.save("main.go", "3") })
+		}, builds: 2, ended: 2, again: 1},
+		{name: "a new source during the build", build: none, edits: func(s *workshop) map[time.Duration]func() {
+			return also(edit(s), sec+600*ms, func() { s.save("new.go", "2") })
+		}, builds: 2, ended: 1, again: 1},
+		{name: "one of a new kind", build: none, edits: func(s *workshop) map[time.Duration]func() {
+			return also(edit(s), sec+600*ms, func() { s.save("go.sum", "2") })
+		}, builds: 2, ended: 2, again: 1},
+		{name: "one saved by rename during the build", build: none, edits: func(s *workshop) map[time.Duration]func() {
+			edits := also(edit(s), sec+600*ms, func() { s.remove("lib.go") })
+			return also(edits, sec+630*ms, func() { s.save("lib.go", "2") })
+		}, builds: 2, ended: 1, again: 1},
+		{name: "one as the build ends", build: none, edits: func(s *workshop) map[time.Duration]func() {
+			edits := also(edit(s), 2*sec+80*ms, func() { s.remove("lib.go") })
+			return also(edits, 2*sec+110*ms, func() { s.save("lib.go", "2") })
+		}, builds: 2, ended: 2, again: 1},
+		{name: "there and back during the build", build: none, edits: func(s *workshop) map[time.Duration]func() {
+			edits := also(edit(s), sec+400*ms, func() { s.write("lib.go", "2") })
+			return also(edits, sec+700*ms, func() { s.save("lib.go", "1") })
+		}, builds: 3, ended: 1, again: 1},
+		{name: "four quick saves", build: none, edits: saves(4, 400*ms, "main.go"), builds: 4, ended: 1, again: 1},
+		{name: "five quick saves", build: none, edits: saves(5, 400*ms, "main.go"), builds: 5, ended: 2, again: 1},
+		{name: "an editor that saves by itself", build: none, edits: saves(40, 700*ms, "main.go"), builds: 28, ended: 7, again: 1},
+		{
+			name: "which also has the time generated", build: stamp, edits: saves(40, 700*ms, "main.go"),
+			builds: 33, ended: 9, again: 1, made: "gen.go",
+		},
+		{
+			name: "a generated file edited by hand", build: stamp, edits: func(s *workshop) map[time.Duration]func() {
+				return also(edit(s), 30*sec, func() { s.save("gen.go", "mine") })
+			}, builds: 12, ended: 6, again: 1, made: "gen.go gen.go",
+		},
+		{
+			name: "which is believed once", build: stamp, edits: func(s *workshop) map[time.Duration]func() {
+				edits := also(edit(s), 30*sec, func() { s.save("gen.go", "mine") })
+				return also(edits, 60*sec, func() { s.write("gen.go", "mine, too") })
+			}, builds: 12, ended: 6, again: 1, made: "gen.go gen.go",
+		},
+		{
+			name: "and again once a build has left it alone", build: func(s *workshop, n int) {
+				if n != 13 {
+					stamp(s, n)
+				}
+			}, edits: func(s *workshop) map[time.Duration]func() {
+				edits := also(edit(s), 30*sec, func() { s.save("gen.go", "mine") })
+				also(edits, 50*sec, func() { s.save("main.go", "3") })
+				also(edits, 60*sec, func() { s.save("gen.go", "mine, too") })
+				return also(edits, 80*sec, func() { s.save("gen.go", "mine at last") })
+			}, builds: 25, ended: 13, again: 1, made: "gen.go gen.go gen.go gen.go",
 		},
 	}
 	for _, tt := range tests {
@@ -552,24 +635,87 @@ func TestSources(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				s := newWorkshop(t, dir, tt.build)
-				s.w.built() // the first build
+				if tt.later != nil {
+					s.later = tt.later
+				}
+				s.w.built(buildEnd{}) // the first build
 				s.run(2*time.Second, nil)
 				s.run(2*time.Minute, tt.edits(s))
-				if s.builds > tt.builds || tt.builds > 0 && s.builds == 0 {
-					t.Errorf("%d builds, want %d", s.builds, tt.builds)
+				s.check("at first", 0, tt.builds)
+				if s.ended != tt.ended {
+					t.Errorf("%d builds ran to their end, want %d", s.ended, tt.ended)
 				}
-				for name, want := range tt.seen {
-					if got := s.seen[name]; got != want {
-						t.Errorf("the last build saw %s as %q, want %q", name, got, want)
-					}
+				if made := strings.Join(s.made, " "); made != tt.made {
+					t.Errorf("%q taken as made by the build, want %q", made, tt.made)
 				}
 				first := s.builds
-				s.run(2*time.Minute, map[time.Duration]func(){0: func() { s.write("main.go", "last") }})
-				if got := s.builds - first; got != tt.again {
-					t.Errorf("%d builds of one more edit, want %d", got, tt.again)
-				}
+				s.run(2*time.Minute, map[time.Duration]func(){0: func() { s.save("main.go", "last") }})
+				s.check("one more edit", first, tt.again)
 				s.w.stop()
 			})
+		})
+	}
+}
+
+// A build that has ended while another was asked for is not the end of that one.
+func TestSourcesLateEnd(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := newWorkshop(t, dir, nil)
+		s.w.built(buildEnd{})
+		s.save("main.go", "2")
+		if g := <-s.told; g.build != 1 {
+			t.Errorf("asked for build %d", g.build)
+		}
+		s.w.built(buildEnd{})
+		synctest.Wait()
+		s.w.stop()
+		if win := s.w.sources.window; !win.open || win.ending {
+			t.Errorf("the build has ended")
+		}
+	})
+}
+
+// Whatever a build writes among its sources: a few builds, and the last one begins after the last edit. Only what
+// was taken as made by the build, and said to be, may be edited in vain, and only while one runs.
+func TestSourcesRandom(t *testing.T) {
+	sources := []string{"main.go", "main.go", "main.go", "lib.go", "new.go", "new.sql"}
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		kind := r.IntN(5)
+		build := func(s *workshop, n int) {
+			switch kind {
+			case 0:
+				s.write("gen.go", fmt.Sprint(n))
+			case 1:
+				s.write("out.o", fmt.Sprint(n))
+			case 2:
+				s.write([]string{"gen.go", "gen2.go"}[r.IntN(2)], fmt.Sprint(n))
+			case 3:
+				if r.IntN(2) == 0 {
+					s.write("gen.go", fmt.Sprint(n))
+				}
+			}
+		}
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			s := newWorkshop(t, dir, build)
+			s.took = time.Duration(50+r.IntN(3000)) * time.Millisecond
+			s.w.built(buildEnd{}) // the first build
+			edits := map[time.Duration]func(){}
+			for i := range 1 + r.IntN(12) {
+				name := sources[r.IntN(len(sources))]
+				edits[time.Duration(500+r.IntN(15_000))*time.Millisecond] = func() { s.save(name, fmt.Sprint("edit", i)) }
+			}
+			s.run(4*time.Minute, edits)
+			vain := slices.ContainsFunc(s.made, func(name string) bool { return slices.Contains(sources, name) })
+			if s.current.Before(s.edited) && !vain {
+				t.Errorf("seed %d, kind %d: the last build began before the last edit; taken as made: %v", seed, kind, s.made)
+			}
+			if most := 3*len(edits) + 12; s.builds > most {
+				t.Errorf("seed %d, kind %d: %d builds of %d edits", seed, kind, s.builds, len(edits))
+			}
+			s.w.stop()
 		})
 	}
 }

@@ -37,6 +37,7 @@ type request struct {
 	UID     int            `json:"uid"` // of who asked, where Who is known
 	Message string         `json:"message,omitempty"`
 	Watch   string         `json:"watch,omitempty"`  // what the watch found, if it asked
+	Build   string         `json:"build,omitempty"`  // that is to be started from it, if it is the program
 	Signal  syscall.Signal `json:"signal,omitempty"` // askSignal
 	Asked   instant        `json:"asked,omitempty"`
 }

@@ -43,6 +43,7 @@ type trigger struct {
 	program    bool   // the executable itself: to is its build
 	owed       bool   // a start from it was put off
 	sources    bool   // what --build builds from
+	build      int    // the number of the one that sources ask for; else of the last one known to have ended
 	what       string // of a tree: "views/a.html", "3 files"
 }
 
@@ -137,7 +138,15 @@ type armed struct {
 // command is one thing that the supervisor tells the watcher.
 type command struct {
 	kind  commandKind
-	build string
+	build string   // tellRuns
+	ended buildEnd // tellBuilt
+}
+
+// buildEnd is how a build ended by itself.
+type buildEnd struct {
+	number int
+	at     time.Time
+	failed bool
 }
 
 type commandKind int
@@ -173,6 +182,8 @@ type watcher struct {
 	polls   time.Time         // the next poll, zero none
 	pause   time.Duration     // between polls
 	kept    []watchNews       // from before run
+	ended   int               // the last build known to have ended; -1 none
+	started bool              // a generation was started
 	over    bool              // post has said so
 }
 
@@ -204,7 +215,7 @@ func newWatcher(cfg watchConfig, d disk) *watcher {
 		cfg: cfg, disk: d, commands: make(chan []command, 1),
 		quit: make(chan struct{}), done: make(chan struct{}), close: func() error { return nil },
 		spots: map[string][]interest{}, armed: map[string]armed{}, stale: map[string]bool{},
-		failed: map[string]string{}, warned: map[string]bool{}, told: map[string]string{}, pause: pollEvery,
+		failed: map[string]string{}, warned: map[string]bool{}, told: map[string]string{}, pause: pollEvery, ended: -1,
 	}
 	w.post = func(n watchNews) bool {
 		w.kept = append(w.kept, n)
@@ -221,13 +232,13 @@ func (w *watcher) stop() {
 
 // runs tells that a generation is started from this build: it is what a change is compared with now. ""
 // tells that what was told could not be started, as the file was not ready: it is told again once it is.
-func (w *watcher) runs(build string) { w.tell(command{tellRuns, build}) }
+func (w *watcher) runs(build string) { w.tell(command{kind: tellRuns, build: build}) }
 
 // look asks for a look at the program now.
 func (w *watcher) look() { w.tell(command{kind: tellLook}) }
 
-// built tells that no build is under way any more: the last one has ended by itself.
-func (w *watcher) built() { w.tell(command{kind: tellBuilt}) }
+// built tells that a build has ended by itself.
+func (w *watcher) built(end buildEnd) { w.tell(command{kind: tellBuilt, ended: end}) }
 
 // tell queues a command. It never blocks, as only one goroutine calls it.
 func (w *watcher) tell(c command) {
@@ -348,20 +359,43 @@ func (w *watcher) obey(c command, now time.Time) {
 	p := w.program
 	switch c.kind {
 	case tellRuns:
+		w.started = true
 		if p != nil {
 			p.started(c.build, now)
 		}
 	case tellLook:
 		if p != nil {
 			p.again(now)
-			p.next = now
+			p.next, p.refused = now, signature{}
 		}
 	case tellBuilt:
-		if w.sources != nil {
-			w.sources.built(now)
+		w.buildOver(c.ended, now)
+	}
+}
+
+// buildOver takes the end of a build. What it has left of the watched files counts from here, if nothing was
+// started yet; the program of one that failed is nothing to be started.
+func (w *watcher) buildOver(end buildEnd, now time.Time) {
+	w.ended = end.number
+	if w.program != nil && end.failed {
+		w.program.refuse()
+	}
+	if w.sources != nil {
+		w.sources.built(end.number, now)
+	}
+	for _, target := range w.targets {
+		switch t, ok := target.(*fileTree); {
+		case !ok || t.sources:
+		case !w.started:
+			t.baseline(end.at, now)
+		case t.code:
+			t.buildOver(end.failed, now)
 		}
 	}
 }
+
+// building tells whether a build is under way, or was asked for.
+func (w *watcher) building() bool { return w.sources != nil && w.sources.window.open }
 
 // arm watches the directories that matter now, and no others.
 func (w *watcher) arm(now time.Time) {
