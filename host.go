@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -85,9 +86,10 @@ type host struct {
 	hub     *hub
 	place   *instance // nil: no command reaches this hotwrap
 	control *control
-	pidFile *pidFile // nil: none
-	wipe    bool     // -c: clear the screen
-	closed  bool     // the listeners are: hotwrap is stopping
+	http    net.Listener // of --http; nil none
+	pidFile *pidFile     // nil: none
+	wipe    bool         // -c: clear the screen
+	closed  bool         // the listeners are: hotwrap is stopping
 }
 
 func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
@@ -123,8 +125,11 @@ func (h *host) setUp(cfg *config) error {
 	}
 	h.limits = cfg.limits(h.program.listeners)
 	h.limits.heartbeat = watchdogInterval(environ)
-	if err := h.openControl(cfg); err != nil {
-		return err
+	if cfg.http != "" {
+		if h.http, err = listenHTTP(cfg.http); err != nil {
+			return fmt.Errorf("cannot listen on %q for --http: %w", cfg.http, causeOf(err))
+		}
+		h.say(info("answering on http://%s", h.http.Addr()))
 	}
 	uid, gid := h.program.owner()
 	if err := h.watch(cfg); err != nil {
@@ -214,8 +219,8 @@ func (h *host) takePlace(cfg *config, environ []string) error {
 	return nil
 }
 
-// openControl lets clients in.
-func (h *host) openControl(cfg *config) error {
+// admit lets clients in. It comes after the first generation was begun, which does not wait for it.
+func (h *host) admit() {
 	f := facts{
 		version: versionText(), pid: os.Getpid(), uid: os.Geteuid(), since: time.Now(),
 		argv: h.program.argv, dir: h.program.dir, numbers: h.program.numbers,
@@ -228,16 +233,9 @@ func (h *host) openControl(cfg *config) error {
 	if h.place != nil {
 		h.control.serve(h.place.listener, h.place.group, false)
 	}
-	if cfg.http == "" {
-		return nil
+	if h.http != nil {
+		h.control.serve(h.http, -1, true)
 	}
-	l, err := listenHTTP(cfg.http)
-	if err != nil {
-		return fmt.Errorf("cannot listen on %q for --http: %w", cfg.http, causeOf(err))
-	}
-	h.control.serve(l, -1, true)
-	h.say(info("answering on http://%s", l.Addr()))
-	return nil
 }
 
 // watch starts what -w asks for.

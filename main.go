@@ -756,6 +756,7 @@ func serve(cfg *config, stderr io.Writer) int {
 		}
 	})
 	s.start()
+	h.admit()
 	status := s.run(h.events, seen)
 	close(h.done)
 	_ = signals.stop()

@@ -6,8 +6,12 @@ package main
 // any other, of its own number; what lies on disk stays as it is, and the log says so.
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -96,15 +100,24 @@ func (img *image) again(number int) (*image, error) {
 	return &again, nil
 }
 
-// intact tells whether what would run is still what ran: a script is opened by its name, so one that was
-// overwritten is lost. It reads the file, so never on the supervisor's goroutine.
+// intact tells whether what would run is still what ran: a script is opened by its name, and what nobody runs any more
+// can be written to, by whatever link to it is left. It reads the file, so never on the supervisor's goroutine.
 func (img *image) intact() error {
-	if !img.script {
+	path, _ := img.run()
+	name, what := path, "the script "
+	switch {
+	case img.script:
+	case canRunPinned: // the pin is what runs, wherever it lies by now (proc(5))
+		path, name, what = "/proc/self/fd/"+strconv.Itoa(img.Exe), img.real, ""
+	default:
+		what = ""
+	}
+	if build, _ := contentOf(path, nil); build == img.Build {
 		return nil
 	}
-	path, _ := img.run()
-	if build, _ := contentOf(path, nil); build != img.Build {
-		return fmt.Errorf("cannot go back to build %s: the script %q was overwritten", img.Build, path)
+	fate := "was overwritten"
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		fate = "is gone"
 	}
-	return nil
+	return fmt.Errorf("cannot go back to build %s: %s%q %s", img.Build, what, name, fate)
 }

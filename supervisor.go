@@ -592,10 +592,10 @@ func (s *supervisor) switchTo(g *generation) {
 	s.world.route(map[int]int{g.Number: 1})
 	s.world.promote(g)
 	s.hook(hookSwitch, g, "")
-	s.answerAll(r.Requests, promoted, g, "")
-	if r.Requests != nil && r.Requests[0].Ask == askRollback && s.world.stale(g) {
+	if r.Requests != nil && r.Requests[0].Ask == askRollback && s.world.stale(g) { // before the verdict, so that who asked sees it
 		s.say(hint("the disk still holds another build than generation %d; the next restart starts that one", g.Number))
 	}
+	s.answerAll(r.Requests, promoted, g, "")
 	s.Restart = nil
 	switch {
 	case p == nil:

@@ -1,9 +1,11 @@
-// Command crash exits with STATUS (7), or dies of SIGNAL ("SEGV"), AFTER a time (at once).
+// Command crash exits with STATUS (7), or dies of SIGNAL ("SEGV"), AFTER a time (at once). With READY it
+// first says that it is ready, and waits for connections, of which it accepts none.
 package main
 
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,6 +16,11 @@ import (
 
 func main() {
 	app.Lifeline()
+	if os.Getenv("READY") != "" {
+		listeners := app.Open() // from here on the runtime polls them
+		defer runtime.KeepAlive(listeners)
+		app.Notify("READY=1")
+	}
 	time.Sleep(app.Duration("AFTER", 0))
 	fmt.Fprintln(os.Stderr, "crash: told to")
 	if name := os.Getenv("SIGNAL"); name != "" {
