@@ -37,6 +37,7 @@ var benchBinaries = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "hwbench"); err != nil {
 		return "", err
 	}
+	benchBuilt = dir
 	for _, args := range [][]string{
 		{"build", "-trimpath", "-tags", "urfave_cli_no_docs,urfave_cli_no_suggest", "-ldflags", "-s -w", "-o", filepath.Join(dir, "hotwrap"), "."},
 		{"build", "-trimpath", "-o", dir + "/", "./testapps/quiet"},

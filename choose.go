@@ -132,6 +132,10 @@ func (w *watcher) chooseProgram() {
 		return
 	}
 	r := w.understand(path, w.cfg.program)
+	if r.root == "/" { // all of the machine is nobody's program
+		r.exts, r.unknown = nil, r.script == ""
+		r.own = r.own || r.unknown
+	}
 	var what []string
 	if r.own {
 		w.addExecutable()

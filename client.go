@@ -69,6 +69,7 @@ func (e *answerError) Error() string { return e.Text }
 
 var (
 	errLost   = errors.New("the connection to hotwrap ended")
+	errEnded  = errors.New("has ended")
 	errGaveUp = errors.New("gave up waiting")
 )
 
@@ -175,12 +176,11 @@ func (a *asker) status(ctx context.Context) int {
 	switch {
 	case a.quiet:
 	case a.json:
-		_, _ = a.stdout.Write(append(bytes.TrimSpace(text), '\n'))
+		_, err = a.stdout.Write(append(bytes.TrimSpace(text), '\n'))
 	default:
-		if err := writeStatus(a.stdout, text, outputWidth()); err != nil && !errors.Is(err, syscall.EPIPE) {
-			return a.refuse(&findError{fmt.Sprintf("cannot write the status: %v", err), "", exitUnknown})
-		}
+		err = writeStatus(a.stdout, text, outputWidth())
 	}
+	a.unwritten(err)
 	if !s.serves() {
 		return exitFailed
 	}
@@ -259,7 +259,7 @@ func (a *asker) askAgain(ctx context.Context, body map[string]any) (json.RawMess
 	p.seeker.visit(ctx, &p, askLimit)
 	switch {
 	case p.standing != contactAnswers && a.at.gone():
-		return nil, fmt.Errorf("hotwrap, pid %d, has ended", a.at.pid())
+		return nil, fmt.Errorf("hotwrap, pid %d, %w", a.at.pid(), errEnded)
 	case p.standing != contactAnswers:
 		return nil, errLost
 	case p.pid() != a.at.pid():
@@ -453,6 +453,7 @@ func (a *asker) awaitDrain(ctx context.Context, v verdictView, drained <-chan ne
 			return exitDone
 		case err == nil:
 			limit = time.Now().Add(lostPatience)
+			pause(ctx, lostPause) // there may be no place to listen
 		case time.Now().After(limit):
 			return a.refuse(a.lost(ctx, err))
 		default:
@@ -505,7 +506,11 @@ func (a *asker) lost(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return &findError{fmt.Sprintf("%v; the %s may go on", context.Cause(ctx), what), a.howToAsk(), exitUnknown}
 	}
-	return &findError{fmt.Sprintf("the outcome of the %s is unknown: %v", what, err), a.howToAsk(), exitUnknown}
+	hint := a.howToAsk()
+	if errors.Is(err, errEnded) {
+		hint = "its log tells more; what it had started may still serve, without it"
+	}
+	return &findError{fmt.Sprintf("the outcome of the %s is unknown: %v", what, err), hint, exitUnknown}
 }
 
 // mute words a question that was not answered.

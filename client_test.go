@@ -398,6 +398,30 @@ func TestDrained(t *testing.T) {
 	}
 }
 
+// TestDrainedUnheard: where there is no place left to listen, the end of the predecessor is asked for now and then.
+func TestDrainedUnheard(t *testing.T) {
+	f := newFake(t)
+	for len(f.answers) < cap(f.answers) {
+		f.answers <- func(w http.ResponseWriter, r *http.Request, f *fake) {
+			switch r.URL.Path {
+			case "/events":
+				answers(503, `{"error":"48 clients listen already"}`)(w, r, f)
+			case "/restart":
+				lines(good)(w, r, f)
+			default:
+				answers(200, `{"state":"serving","generations":[{"generation":4},{"generation":5}]}`)(w, r, f)
+			}
+		}
+	}
+	status, _, errs := f.run("restart", "--wait", "drained", "--timeout", "400ms")
+	if status != exitUnknown || !strings.Contains(errs, "gave up waiting after 400ms; generation 4 drains on") {
+		t.Errorf("status %d, said %q", status, errs)
+	}
+	if len(f.asked) == cap(f.asked) {
+		t.Errorf("asked %d times and more", len(f.asked))
+	}
+}
+
 // TestJournalCommand: nothing is run that the other end could have chosen.
 func TestJournalCommand(t *testing.T) {
 	for hint, want := range map[string]string{

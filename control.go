@@ -17,14 +17,19 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
 const (
-	controlConns   = 128 // connections at once
-	controlStreams = 64  // of them, that wait for a verdict or listen to events
+	controlGC      = 20  // GOGC: little lives long here, and a heap of 4 MiB before the first collection is too much for it
+	controlCrowd   = 8   // connections at once after which memory is given back
+	controlConns   = 128 // connections at once, of one server
+	controlStreams = 64  // of them, that wait for a verdict
+	controlHearers = 48  // of them, that listen to events: they leave room for who asks for something
 	controlBody    = 64 << 10
 	controlHeader  = 16 << 10
 	controlPatient = 5 * time.Second  // for a request's header, and for its body
@@ -34,6 +39,7 @@ const (
 	messageMost    = 500              // bytes of a request's message
 	idMost         = 64
 	ndjson         = "application/x-ndjson"
+	otherID        = "each request has an id of its own; without one it gets one"
 )
 
 // control is the server of one instance.
@@ -43,7 +49,7 @@ type control struct {
 	facts     facts
 	lastWords func(serial, pid int) (lines []string, from, hint string)
 	servers   []*guarded
-	streams   chan struct{} // has a place for each client that waits
+	streams   chan struct{} // has a place for each client that waits for a verdict
 }
 
 // newControl makes the server; serve lets clients in.
@@ -61,7 +67,7 @@ func (c *control) serve(l net.Listener, group int, only bool) {
 	look("/{$}", c.identify)
 	look("/status", c.status)
 	look("/metrics", c.metrics)
-	look("/events", c.events)
+	look("/events", c.events(make(chan struct{}, controlHearers)))
 	if !only {
 		look("/verdicts/{id}", c.await)
 		mux.HandleFunc("POST /restart", c.wish(askRestart))
@@ -130,10 +136,12 @@ func permitted(next http.Handler, group int) http.Handler {
 
 // deny answers with an error.
 func deny(w http.ResponseWriter, code int, text, hint string) {
-	reply(w, code, struct {
-		Error string `json:"error"`
-		Hint  string `json:"hint,omitempty"`
-	}{text, hint})
+	reply(w, code, refusal{text, hint})
+}
+
+type refusal struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
 }
 
 // reply answers with one JSON document.
@@ -250,7 +258,7 @@ func body(w http.ResponseWriter, r *http.Request) (b wishBody, ok bool) {
 		return b, true
 	}
 	if err := json.Unmarshal(text, &b); err != nil {
-		deny(w, http.StatusBadRequest, "cannot read the body: "+err.Error(), `{"message":"why"}`)
+		deny(w, http.StatusBadRequest, "cannot read the body: "+bodyFault(err), `{"message":"why"}`)
 		return b, false
 	}
 	if len(b.ID) > idMost || !plain(b.ID, "-_") || allDigits(b.ID) {
@@ -259,6 +267,19 @@ func body(w http.ResponseWriter, r *http.Request) (b wishBody, ok bool) {
 	}
 	b.Message = strings.ToValidUTF8(b.Message[:min(len(b.Message), messageMost)], "")
 	return b, true
+}
+
+// bodyFault says what is wrong with a body, without the names that our own types have.
+func bodyFault(err error) string {
+	var other *json.UnmarshalTypeError
+	if !errors.As(err, &other) {
+		return err.Error()
+	}
+	what := "it"
+	if other.Field != "" {
+		what = strconv.Quote(other.Field)
+	}
+	return what + " is of the wrong type, " + other.Value
 }
 
 // wish handles the POST that asks for what.
@@ -305,17 +326,20 @@ func (c *control) wait(w http.ResponseWriter, r *http.Request, ev event) {
 	select {
 	case v := <-verdicts:
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(controlWrite))
-		c.give(w, v)
+		c.give(w, ev.request, v)
 	case <-r.Context().Done():
 	}
 }
 
 // give answers with one verdict.
-func (c *control) give(w http.ResponseWriter, v verdict) {
+func (c *control) give(w http.ResponseWriter, r request, v verdict) {
 	code := http.StatusConflict
 	switch {
 	case v.Result == "":
 		deny(w, http.StatusNotFound, "no request of that id is known", "")
+		return
+	case !v.answers(r):
+		deny(w, code, fmt.Sprintf("the id %q is that of a %s", r.ID, viewAsk(v.Request.Ask)), otherID)
 		return
 	case v.done():
 		code = http.StatusOK
@@ -365,15 +389,24 @@ func (c *control) stream(w http.ResponseWriter, r *http.Request, ev event, verdi
 			for len(lines) > 0 { // what was said before it
 				show(<-lines)
 			}
-			text, _ := json.Marshal(struct {
-				Verdict verdictView `json:"verdict"`
-			}{c.view(v)})
-			write(append(text, '\n'))
+			write(c.lastLine(ev.request, v))
 			return
 		case <-r.Context().Done():
 			return
 		}
 	}
+}
+
+// lastLine is what a stream ends with.
+func (c *control) lastLine(r request, v verdict) []byte {
+	var last any = struct {
+		Verdict verdictView `json:"verdict"`
+	}{c.view(v)}
+	if !v.answers(r) {
+		last = refusal{fmt.Sprintf("the id %q is that of a %s", r.ID, viewAsk(v.Request.Ask)), otherID}
+	}
+	text, _ := json.Marshal(last)
+	return append(text, '\n')
 }
 
 // signal handles POST /signal.
@@ -404,22 +437,25 @@ func (c *control) signal(w http.ResponseWriter, r *http.Request) {
 	}{v.Pids})
 }
 
-// events lets a client listen.
-func (c *control) events(w http.ResponseWriter, r *http.Request) {
-	select {
-	case c.streams <- struct{}{}:
-		defer func() { <-c.streams }()
-	default:
-		deny(w, http.StatusServiceUnavailable, fmt.Sprintf("%d clients wait already", controlStreams), "")
-		return
-	}
-	c.hub.serve(w, r, func() identity {
-		st, f, err := c.state(r.Context())
-		if err != nil {
-			st = &state{Ending: true}
+// events lets a client listen, while one of the places is free. They are a server's own, and nobody's who waits for a
+// verdict: whoever reaches --http must not keep the owner from a restart.
+func (c *control) events(places chan struct{}) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		default:
+			deny(w, http.StatusServiceUnavailable, fmt.Sprintf("%d clients listen already", controlHearers), "")
+			return
 		}
-		return makeIdentity(st, f)
-	})
+		c.hub.serve(w, r, func() identity {
+			st, f, err := c.state(r.Context())
+			if err != nil {
+				st = &state{Ending: true}
+			}
+			return makeIdentity(st, f)
+		})
+	}
 }
 
 // --- connections
@@ -498,6 +534,7 @@ func (g *guarded) keep() {
 		busy bool
 	}
 	var all []entry
+	most := 0 // connections since there were none
 	for {
 		var m mark
 		select {
@@ -523,6 +560,10 @@ func (g *guarded) keep() {
 		case at < 0:
 		case m.what == connClosed:
 			all = slices.Delete(all, at, at+1)
+			if most = max(most, len(all)+1); len(all) == 0 && most >= controlCrowd {
+				most = 0
+				debug.FreeOSMemory() // what a crowd needed
+			}
 		case m.what == connBusy, m.what == connFree:
 			all[at].busy = m.what == connBusy
 		}

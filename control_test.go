@@ -254,3 +254,34 @@ func FuzzControl(f *testing.F) {
 		}
 	})
 }
+
+// TestControlListeners: those who listen to events, on whatever server, are in nobody's way who asks for something.
+func TestControlListeners(t *testing.T) {
+	path, client := controlled(t)
+	full := 0
+	for range controlConns {
+		conn, err := net.Dial("unix", path) //nolint:noctx // it is closed at the end
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		switch line, err := bufio.NewReader(conn).ReadString('\n'); {
+		case err != nil:
+			t.Fatal(err)
+		case strings.Contains(line, " 503 "):
+			full++
+		}
+	}
+	if full == 0 || full == controlConns {
+		t.Errorf("%d of %d listeners were turned away", full, controlConns)
+	}
+	for _, c := range [][2]string{{"POST", "/restart"}, {"POST", "/stop"}, {"GET", "/status"}} {
+		if code, text := inquire(t, client, c[0], c[1], ""); code != http.StatusOK && !strings.Contains(text, `"result"`) {
+			t.Errorf("%s %s beside them: %d %s", c[0], c[1], code, text)
+		}
+	}
+}

@@ -1,11 +1,13 @@
 package main
 
 // This file holds the documentation to the code: the option, signal and exit status tables of README.md,
-// and the help.
+// the help, and the page on the examples.
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -24,11 +26,17 @@ var optionText = regexp.MustCompile(`(?:^|[ ,\x60])(--?[A-Za-z][a-z-]*)`)
 // docTable reads the first table below a heading of README.md: its rows without the head, each a list of cells.
 func docTable(t *testing.T, heading string) (rows [][]string) {
 	t.Helper()
-	text, err := os.ReadFile("README.md")
+	return tableIn(t, "README.md", heading)
+}
+
+// tableIn reads the first table below a heading of any page.
+func tableIn(t *testing.T, page, heading string) (rows [][]string) {
+	t.Helper()
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, ok := strings.Cut(string(text), "\n## "+heading+"\n")
+	_, section, ok := strings.Cut("\n"+string(text), "# "+heading+"\n")
 	if !ok {
 		t.Fatalf("no section %q", heading)
 	}
@@ -260,6 +268,59 @@ func TestSignalTable(t *testing.T) {
 		}
 		if named[ev] != want {
 			t.Errorf("README.md names %d signals for %s, hotwrap has %d", named[ev], ev, want)
+		}
+	}
+}
+
+// TestDeployStatuses: docs/deploy.md says for every status of hotwrap restart what to do.
+func TestDeployStatuses(t *testing.T) {
+	var got []string
+	for _, row := range tableIn(t, "docs/deploy.md", "What to do on which status") {
+		got = append(got, row[0])
+	}
+	var want []string
+	for _, status := range []int{exitDone, exitFailed, exitUsage, exitNobody, exitUnknown, exitOther} {
+		want = append(want, fmt.Sprint(status))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/deploy.md has the statuses %q, want %q", got, want)
+	}
+}
+
+// TestExamples: every example is named in docs/deploy.md, nothing else is, and a script runs it.
+func TestExamples(t *testing.T) {
+	var scripts strings.Builder
+	files, err := filepath.Glob("testdata/script/deploy_*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scripts.Write(text)
+	}
+	var named, there []string
+	for _, row := range tableIn(t, "docs/deploy.md", "Deploying") {
+		named = append(named, regexp.MustCompile(`\(\.\./(examples/.*?)\)`).FindStringSubmatch(row[0])[1])
+	}
+	err = filepath.WalkDir("examples", func(file string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			there = append(there, file)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(named)
+	if !slices.Equal(named, there) {
+		t.Errorf("docs/deploy.md names %q, there are %q", named, there)
+	}
+	for _, file := range there {
+		if !strings.Contains(scripts.String(), "$EXAMPLES"+strings.TrimPrefix(file, "examples")) {
+			t.Errorf("no script runs %s", file)
 		}
 	}
 }

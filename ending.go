@@ -295,6 +295,8 @@ func (s *supervisor) end(g *generation) {
 		s.waits(fmt.Sprintf("generation %d is not started again", g.Number))
 	} else {
 		s.leave(g.Status.shell())
+		s.answerAll(s.Pending, stopped, nil, fmt.Sprintf("generation %d is not started again, hotwrap ends", g.Number))
+		s.Pending = nil
 	}
 	s.drain(g, s.limits.stopTimeout)
 }

@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"syscall"
@@ -221,6 +222,7 @@ func (h *host) takePlace(cfg *config, environ []string) error {
 
 // admit lets clients in. It comes after the first generation was begun, which does not wait for it.
 func (h *host) admit() {
+	debug.SetGCPercent(controlGC)
 	f := facts{
 		version: versionText(), pid: os.Getpid(), uid: os.Geteuid(), since: time.Now(),
 		argv: h.program.argv, dir: h.program.dir, numbers: h.program.numbers,

@@ -51,18 +51,23 @@ func TestMain(m *testing.M) {
 	testscript.Main(appsRunner{m}, map[string]func(){"hotwrap": main})
 }
 
-// appsRunner removes the built testapps when all tests are over: testscript.Main does not return.
+// appsRunner removes what was built when all tests are over: testscript.Main does not return.
 type appsRunner struct{ *testing.M }
 
 func (r appsRunner) Run() int {
 	status := r.M.Run()
-	if appsBuilt != "" {
-		os.RemoveAll(appsBuilt)
+	for _, dir := range []string{appsBuilt, benchBuilt} {
+		if dir != "" {
+			os.RemoveAll(dir)
+		}
 	}
 	return status
 }
 
-var appsBuilt string // written once, by buildApps
+var (
+	appsBuilt  string // written once, by buildApps
+	benchBuilt string // and this by benchBinaries
+)
 
 // buildApps builds the programs in testapps, once for all scripts, and returns their directory.
 var buildApps = sync.OnceValues(func() (string, error) {
@@ -133,6 +138,8 @@ func TestScript(t *testing.T) {
 				return exec.Command("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt").Run() == nil, nil
 			case "overlay": // one can be mounted, in a namespace of its own
 				return exec.Command("unshare", "--mount", "mount", "-t", "overlay", "-o", "lowerdir=/etc:/usr", "overlay", "/mnt").Run() == nil, nil
+			case "systemd": // it can be PID 1 of namespaces of its own
+				return exec.Command("sh", "testapps/systemd/boot.sh", "-n").Run() == nil, nil
 			case "userns": // a new user namespace can be made, with limits of its own
 				return exec.Command("unshare", "--user", "--map-root-user", "sh", "-c", "echo 0 >/proc/sys/user/max_inotify_instances").Run() == nil, nil
 			}
@@ -238,9 +245,14 @@ func setUp(env *testscript.Env, bin string) error {
 		return err
 	}
 	sources, err := filepath.Abs("testapps")
+	if err != nil {
+		return err
+	}
+	examples, err := filepath.Abs("examples")
 	env.Vars = append(env.Vars,
 		"PATH="+bin+string(os.PathListSeparator)+env.Getenv("PATH"),
 		"TESTAPPS="+sources,
+		"EXAMPLES="+examples,
 		"TESTAPP_LIFELINE="+s.path("lifeline"),
 		"GOCACHE="+goDirs["GOCACHE"],
 		"GOMODCACHE="+goDirs["GOMODCACHE"],

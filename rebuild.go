@@ -82,7 +82,7 @@ func (s *supervisor) overtake(t trigger, r *request) {
 	if r == nil {
 		s.dropBuilds()
 	} else {
-		s.Pending = append(s.Pending, *r)
+		s.pend(*r)
 	}
 	c := s.candidate()
 	byWatch := c != nil && !slices.ContainsFunc(s.Restart.Requests, func(q request) bool {
@@ -254,6 +254,8 @@ func size(n int64) string {
 // String says what changed: "myapp changed (a1b2c3 → d4e5f6, 8.4 MB)".
 func (t trigger) String() string {
 	switch {
+	case t.program && t.to == "": // nobody may read it
+		return fmt.Sprintf("%s changed (%s)", t.name, size(t.size))
 	case t.program && t.from != "" && t.from == t.to:
 		return fmt.Sprintf("%s is back (%s, %s)", t.name, t.to, size(t.size))
 	case t.program && t.from != "":

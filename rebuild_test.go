@@ -158,3 +158,17 @@ func TestBuildCannotRun(t *testing.T) {
 		b.fatalf("told that builds %v have ended", b.told)
 	}
 }
+
+func TestTriggerString(t *testing.T) {
+	for want, g := range map[string]trigger{
+		"app changed (a → b, 12 kB)": {from: "a", to: "b", program: true},
+		"app changed (b, 12 kB)":     {to: "b", program: true},
+		"app changed (12 kB)":        {from: "a", program: true},
+		"app is back (b, 12 kB)":     {from: "b", to: "b", program: true},
+		"3 files changed":            {what: "3 files"},
+	} {
+		if g.name, g.size = "app", 12_000; g.String() != want {
+			t.Errorf("got %q, want %q", g, want)
+		}
+	}
+}

@@ -362,7 +362,7 @@ func (p *executable) settled(sig signature, content string) {
 		}
 		p.told = content
 		p.w.send(watchNews{trigger: &trigger{
-			path: p.path, name: p.name, from: shown(from), to: shown(content), size: sig.size, program: true, owed: p.owed, build: p.w.ended,
+			name: p.name, from: shown(from), to: shown(content), size: sig.size, program: true, owed: p.owed, build: p.w.ended,
 		}})
 	}
 }

@@ -212,13 +212,10 @@ func left(t, now instant) float64 {
 func viewVerdict(v verdict, now instant, wall time.Time) verdictView {
 	r := v.Request
 	view := verdictView{
-		ID: r.ID, Ask: r.Ask, By: r.Cause, Who: r.Who, Message: r.Message, Result: v.Result, Generation: v.Generation,
+		ID: r.ID, Ask: viewAsk(r.Ask), By: r.Cause, Who: r.Who, Message: r.Message, Result: v.Result, Generation: v.Generation,
 		Build: v.Build, Path: v.Path, Predecessor: v.Predecessor, Serving: v.Serving, ServingBuild: v.ServingBuild,
 		Stage: v.Stage, Reason: v.Reason, Status: v.Status, PID: v.PID, Pids: v.Pids, Exit: v.Exit,
 		At: wallTime(wall.Add(-now.since(v.At))), Ready: inSeconds(v.Ready),
-	}
-	if r.Ask == askKill {
-		view.Ask = askStop
 	}
 	if r.Who != "" {
 		view.UID = &r.UID
@@ -230,6 +227,14 @@ func viewVerdict(v verdict, now instant, wall time.Time) verdictView {
 	view.Took = passed(began, v.At)
 	view.Waited = passed(r.Asked, began)
 	return view
+}
+
+// viewAsk is what clients asked for: a stop at once is a stop.
+func viewAsk(a ask) ask {
+	if a == askKill {
+		return askStop
+	}
+	return a
 }
 
 // String is a verdict in a few words.

@@ -191,6 +191,7 @@ const (
 	evTime     eventKind = "time"     // a deadline may be due
 	evRequest  eventKind = "request"  // somebody asks
 	evAwait    eventKind = "await"    // somebody asks for the verdict on an earlier request
+	evLeft     eventKind = "left"     // somebody waits for a verdict no more
 	evCopy     eventKind = "copy"     // somebody wants a copy of the state
 	evPrepared eventKind = "prepared" // the image of a generation is pinned, or cannot be
 	evExec     eventKind = "exec"     // a shim has become the program, or could not
@@ -207,7 +208,7 @@ const (
 type event struct {
 	kind     eventKind
 	request  request
-	reply    chan<- verdict   // evRequest, evAwait: has room for one; nil: nobody waits
+	reply    chan<- verdict   // evRequest, evAwait, evLeft: has room for one; nil: nobody waits
 	copy     chan<- stateCopy // evCopy: the same
 	number   int              // evPrepared, evSurvey: the generation
 	serial   int              // evExec, evNotice, evLook: the worker
@@ -241,6 +242,8 @@ func (s *supervisor) step(ev event) {
 		s.requested(ev)
 	case evAwait:
 		s.awaited(ev)
+	case evLeft:
+		s.left(ev)
 	case evCopy:
 		s.copied(ev)
 	case evPrepared:
@@ -331,13 +334,18 @@ func (s *supervisor) askedRestart(r request) {
 	case s.Restart == nil && !s.announcing():
 		s.begin([]request{r})
 	default:
-		if len(s.Pending) > 0 && !s.Pending[0].joins(r) {
-			s.answerAll(s.Pending, superseded, nil, fmt.Sprintf("a %s took its place, by %s", r.Ask, r.by()))
-			s.Pending = nil
-		}
-		s.Pending = append(s.Pending, r)
+		s.pend(r)
 		s.say(verbose("the %s waits for the one before it", r.Ask).with("by", r.by()))
 	}
+}
+
+// pend lets a request wait for the next generation, in the place of those that ask for something else.
+func (s *supervisor) pend(r request) {
+	if len(s.Pending) > 0 && !s.Pending[0].joins(r) {
+		s.answerAll(s.Pending, superseded, nil, fmt.Sprintf("a %s took its place, by %s", r.Ask, r.by()))
+		s.Pending = nil
+	}
+	s.Pending = append(s.Pending, r)
 }
 
 // askedStop ends everything in order. Repeated it changes nothing, but for an INT that is not the

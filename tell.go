@@ -8,11 +8,13 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -105,7 +107,8 @@ func (a *asker) tell(raw json.RawMessage) verdictView {
 	if a.json {
 		var line bytes.Buffer
 		if json.Compact(&line, raw) == nil {
-			_, _ = a.stdout.Write(append(line.Bytes(), '\n'))
+			_, err := a.stdout.Write(append(line.Bytes(), '\n'))
+			a.unwritten(err)
 		}
 		return v
 	}
@@ -208,7 +211,16 @@ func (a *asker) say(level, format string, args ...any) {
 func (a *asker) printJSON(v any) {
 	text, err := json.Marshal(v)
 	if err == nil {
-		_, _ = a.stdout.Write(append(text, '\n'))
+		_, err = a.stdout.Write(append(text, '\n'))
+	}
+	a.unwritten(err)
+}
+
+// unwritten tells of an answer that could not be written. The exit status is about hotwrap, not about that, and who
+// stops reading wants no more.
+func (a *asker) unwritten(err error) {
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		a.say("error", "cannot write to standard output: %v", causeOf(err))
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 	hashMost = 512 << 20       // bytes of a tree that are read at the start, and of one file ever; the rest is known by its stat
 	readMost = 20_000          // files that are
 	treeMost = 100_000         // files of a tree; there are no more
-	busyMost = 5 * time.Second // a data file may be held open for writing for good
+	busyMost = 5 * time.Second // a data file may be held open for writing for good, or written all the time
 )
 
 // leaf is one file of a tree.
@@ -288,6 +288,10 @@ func (t *fileTree) heard(file string, op fsnotify.Op, at place, now time.Time) {
 	}
 	t.stir(op, false, t.w.cfg.debounce, now)
 	t.changed = nil
+	if !t.said && now.Sub(t.since) >= busyMost {
+		t.said = true
+		t.w.say(info("waiting for %q: %s changes all the time", t.name, filepath.Base(file)).end("-i GLOB leaves it out"))
+	}
 }
 
 // concerns tells whether an event in one of the tree's directories matters.
@@ -311,8 +315,9 @@ func (t *fileTree) again(now time.Time) {
 		t.since = now
 	}
 	if t.next.IsZero() {
-		t.next, t.changed = now, nil
+		t.next = now
 	}
+	t.changed = nil // it lacks what came without an event
 }
 
 func (t *fileTree) poll(now time.Time) {
@@ -579,12 +584,12 @@ func (t *fileTree) tell(list []change) {
 	if len(list) == 0 {
 		return
 	}
-	g := &trigger{path: t.root, name: t.name, sources: t.sources, build: t.w.ended, what: count(len(list), "file")}
+	g := &trigger{name: t.name, sources: t.sources, build: t.w.ended, what: count(len(list), "file")}
 	if t.sources {
 		g.build = t.window.number
 	}
 	if c := list[0]; len(list) == 1 {
-		g.path, g.from, g.to, g.size, g.what = t.full(c.name), shown(c.from), shown(c.to), c.size, c.name
+		g.from, g.to, g.size, g.what = shown(c.from), shown(c.to), c.size, c.name
 	}
 	t.w.send(watchNews{trigger: g})
 }

@@ -45,7 +45,7 @@ func TestWatchTree(t *testing.T) {
 	}, "views")
 	v := h.dir + "/views"
 	write(t, v+"/a.html", []byte("A"))
-	if g := h.wantsWhat("a.html"); g.path != v+"/a.html" || g.to != hashOf(t, []byte("A")) || g.from != hashOf(t, []byte("a")) || g.size != 1 {
+	if g := h.wantsWhat("a.html"); g.to != hashOf(t, []byte("A")) || g.from != hashOf(t, []byte("a")) || g.size != 1 {
 		t.Errorf("told %+v", g)
 	}
 	write(t, v+"/new/deep/d.html", []byte("d")) // a new directory
@@ -64,6 +64,136 @@ func TestWatchTree(t *testing.T) {
 	h.wantsWhat("new/deep/d.html")
 	must(t, os.Rename(v+"/part", v+"/moved"))
 	h.wantsWhat("2 files")
+}
+
+// byHand is a watcher of the tree at dir that does nothing by itself: the test has its events and its clock.
+func byHand(t *testing.T, dir string) *watcher {
+	t.Helper()
+	w := newWatcher(watchConfig{
+		program: []string{"./app"}, dir: dir, paths: []string{"."}, debounce: 100 * time.Millisecond,
+		find: func() (string, error) { return dir + "/app", nil },
+	}, realDisk())
+	w.disk.add = func(string) error { return nil }
+	w.disk.remove = w.disk.add
+	w.choose()
+	w.arm(time.Now())
+	w.rest()
+	w.kept = nil
+	return w
+}
+
+// rest does all that is due, each at its time.
+func (w *watcher) rest() {
+	for at := w.deadline(); !at.IsZero(); at = w.deadline() {
+		w.due(at)
+	}
+}
+
+// wantKept wants this to have been told or said, and nothing else.
+func wantKept(t *testing.T, w *watcher, want ...string) {
+	t.Helper()
+	var got []string
+	for _, n := range w.kept {
+		if n.trigger != nil {
+			got = append(got, n.trigger.String())
+		} else {
+			got = append(got, n.say.String())
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// What has no event is found all the same: a file made before its new directory was watched, or one whose event
+// was lost while others settled.
+func TestWatchTreeUnheard(t *testing.T) {
+	dir := t.TempDir()
+	w := byHand(t, dir)
+	w.disk.add = func(name string) error {
+		write(t, name+"/late", []byte("x"))
+		return nil
+	}
+	now := time.Now()
+	write(t, dir+"/new/early", []byte("x"))
+	w.heard(fsnotify.Event{Name: dir + "/new", Op: fsnotify.Create}, now)
+	w.rest()
+	wantKept(t, w, "2 files changed")
+
+	dir = t.TempDir()
+	w = byHand(t, dir)
+	write(t, dir+"/early", []byte("x"))
+	w.heard(fsnotify.Event{Name: dir + "/early", Op: fsnotify.Create}, now)
+	w.due(w.deadline())
+	write(t, dir+"/late", []byte("x"))
+	w.lost(fsnotify.ErrEventOverflow)
+	w.rest()
+	wantKept(t, w, "2 files changed")
+}
+
+// When many watched directories go, not all of the others are asked for at each.
+func TestWatchTreeRemoved(t *testing.T) {
+	const dirs = 200
+	dir := t.TempDir()
+	for i := range dirs {
+		must(t, os.Mkdir(fmt.Sprintf("%s/%d", dir, i), 0o755))
+	}
+	w := byHand(t, dir)
+	stats := 0
+	w.disk.stat = func(path string) (signature, error) {
+		stats++
+		return statFile(path)
+	}
+	for i := range dirs {
+		name := fmt.Sprintf("%s/%d", dir, i)
+		must(t, os.Remove(name))
+		now := time.Now()
+		w.heard(fsnotify.Event{Name: name, Op: fsnotify.Remove}, now)
+		w.due(now)
+	}
+	if w.rest(); stats > 10*dirs {
+		t.Errorf("%d looks at %d directories", stats, dirs)
+	}
+	if len(w.armed) != 3 { // the tree's, and two above
+		t.Errorf("%d directories are watched", len(w.armed))
+	}
+}
+
+// In the root directory events have names with two slashes.
+func TestWatchRoot(t *testing.T) {
+	const dir = "/usr" // as /app in a container
+	w := newWatcher(watchConfig{
+		program: []string{dir + "/app"}, dir: "/", paths: []string{"/*.none"}, watchProgram: true, debounce: time.Second,
+		find: func() (string, error) { return dir + "/app", nil },
+	}, realDisk())
+	w.disk.add = func(string) error { return nil }
+	w.disk.remove = w.disk.add
+	w.choose()
+	w.arm(time.Now())
+	w.rest()
+	if w.heard(fsnotify.Event{Name: "//a.none", Op: fsnotify.Create}, time.Now()); w.deadline().IsZero() {
+		t.Error("a file there is not heard of")
+	}
+	if w.heard(fsnotify.Event{Name: "/" + dir, Op: fsnotify.Remove}, time.Now()); !w.stale[dir] {
+		t.Error("a watched directory there may go unnoticed")
+	}
+}
+
+// A file that is written all the time holds up what else changes, which has a line.
+func TestWatchTreeRestless(t *testing.T) {
+	dir := t.TempDir()
+	w := byHand(t, dir)
+	now := time.Now()
+	write(t, dir+"/edit", []byte("x"))
+	w.heard(fsnotify.Event{Name: dir + "/edit", Op: fsnotify.Create}, now)
+	for i := range 200 {
+		now = now.Add(40 * time.Millisecond)
+		write(t, dir+"/app.out", fmt.Append(nil, i))
+		w.heard(fsnotify.Event{Name: dir + "/app.out", Op: fsnotify.Write}, now)
+		w.due(now)
+	}
+	w.rest()
+	wantKept(t, w, `waiting for ".": app.out changes all the time; -i GLOB leaves it out`, "2 files changed")
 }
 
 func TestWatchTreeSwapped(t *testing.T) {

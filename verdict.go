@@ -101,6 +101,11 @@ func (v verdict) done() bool {
 	return false
 }
 
+// answers tells whether v is on what r asks for: an id may have been another request's. Who only awaits takes any.
+func (v verdict) answers(r request) bool {
+	return r.Ask == "" || viewAsk(r.Ask) == viewAsk(v.Request.Ask)
+}
+
 // tally counts over hotwrap's whole life.
 type tally struct {
 	Requests  int            `json:"requests,omitempty"` // that came without an id of their own
@@ -148,12 +153,27 @@ func (s *supervisor) taken(ev event) (r request, again bool) {
 		ev.reply <- s.Verdicts[i]
 		return r, true
 	}
-	again = len(s.replies[r.ID]) > 0 || s.waitsFor(r.ID)
+	again = s.waitsFor(r.ID)
+	s.await(r.ID, ev.reply)
+	return r, again
+}
+
+// await lets reply hear of the verdict on the request of that id.
+func (s *supervisor) await(id string, reply chan<- verdict) {
 	if s.replies == nil {
 		s.replies = map[string][]chan<- verdict{}
 	}
-	s.replies[r.ID] = append(s.replies[r.ID], ev.reply)
-	return r, again
+	s.replies[id] = append(s.replies[id], reply)
+}
+
+// left forgets a client that waits no more: else those who come and go would pile up while a restart takes its time.
+func (s *supervisor) left(ev event) {
+	for id, waiting := range s.replies {
+		waiting = slices.DeleteFunc(waiting, func(reply chan<- verdict) bool { return reply == ev.reply })
+		if s.replies[id] = waiting; len(waiting) == 0 {
+			delete(s.replies, id)
+		}
+	}
 }
 
 // waitsFor tells whether a request with that id has no verdict yet.
@@ -174,7 +194,7 @@ func (s *supervisor) awaited(ev event) {
 		ev.reply <- verdict{}
 		return
 	}
-	s.replies[id] = append(s.replies[id], ev.reply)
+	s.await(id, ev.reply)
 }
 
 // answer gives a request its verdict. g is the generation that carried it, nil if none did.
@@ -187,13 +207,19 @@ func (s *supervisor) answer(r request, res result, g *generation, reason string)
 	if res == promoted {
 		p = g
 	}
-	if p != nil {
-		v.Serving = p.Number
-		if p.Image != nil {
-			v.ServingBuild = p.Image.Build
-		}
-	}
+	v.servedBy(p)
 	s.remember(v)
+}
+
+// servedBy adds who serves, if somebody does.
+func (v *verdict) servedBy(g *generation) {
+	if g == nil {
+		return
+	}
+	v.Serving = g.Number
+	if g.Image != nil {
+		v.ServingBuild = g.Image.Build
+	}
 }
 
 // describe adds what is known of the generation that carried a request.
@@ -242,6 +268,7 @@ func (s *supervisor) answerAll(rs []request, res result, g *generation, reason s
 // signalWorkers passes a signal on to every worker that runs.
 func (s *supervisor) signalWorkers(r request) {
 	v := verdict{Request: r, Result: signalled, At: s.world.now()}
+	v.servedBy(s.serving())
 	for _, g := range s.Generations {
 		for _, w := range g.Workers {
 			if !w.Reaped && w.Needs&needExec == 0 && !slices.Contains(s.dead, w.PID) {

@@ -37,14 +37,14 @@ const (
 
 // trigger is one change that is over and complete.
 type trigger struct {
-	path, name string
-	from, to   string // short content hashes, "" unknown
-	size       int64
-	program    bool   // the executable itself: to is its build
-	owed       bool   // a start from it was put off
-	sources    bool   // what --build builds from
-	build      int    // the number of the one that sources ask for; else of the last one known to have ended
-	what       string // of a tree: "views/a.html", "3 files"
+	name     string
+	from, to string // short content hashes, "" unknown
+	size     int64
+	program  bool   // the executable itself: to is its build
+	owed     bool   // a start from it was put off
+	sources  bool   // what --build builds from
+	build    int    // the number of the one that sources ask for; else of the last one known to have ended
+	what     string // of a tree: "views/a.html", "3 files"
 }
 
 // watchNews is what the watcher posts: one of the two.
@@ -318,13 +318,14 @@ func (w *watcher) due(now time.Time) {
 			looked = true
 		}
 	}
-	if looked || len(w.stale) > 0 {
+	if looked { // also by whose watch is stale: rm -r must not arm at each directory
 		w.arm(now)
 	}
 }
 
 // heard passes an event on to who is interested in the name.
 func (w *watcher) heard(ev fsnotify.Event, now time.Time) {
+	ev.Name = filepath.Clean(ev.Name) // "//name" is in the root
 	dir, name := filepath.Split(ev.Name)
 	dir = filepath.Clean(dir)
 	own := w.spots[ev.Name]

@@ -682,3 +682,19 @@ func TestChoose(t *testing.T) {
 		}
 	}
 }
+
+// Nobody means all of the machine: in the root directory it is the script alone, or the program.
+func TestChooseRoot(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/pyvenv.cfg", nil) // so the script is another's, and runs what is in the directory
+	write(t, dir+"/bin/serve.py", nil)
+	for script, want := range map[string]string{dir + "/bin/serve.py": "serve.py", "-m serve": "program"} {
+		w := newWatcher(watchConfig{
+			program: strings.Fields("python3 " + script), dir: "/", find: func() (string, error) { return "/usr/bin/python3", nil },
+		}, realDisk())
+		w.choose()
+		if got := targetsOf(w); got != want {
+			t.Errorf("%s: got %q, want %q", script, got[:min(len(got), 100)], want)
+		}
+	}
+}
