@@ -68,6 +68,9 @@ func (w *watcher) choose() {
 			w.sources.name = "."
 		}
 		w.addTree(w.sources)
+		if _, err := w.disk.stat(w.sources.root); err != nil {
+			w.say(warning("cannot watch --src %q: %v", w.cfg.src, err).end("waiting for it"))
+		}
 		slices.Reverse(w.targets) // an edit is told as one of the sources first
 		w.say(verbose("building from %s in %s", count(len(w.sources.leaves), "file"), w.sources.root))
 	}
@@ -113,6 +116,8 @@ func (w *watcher) choosePath(name string) {
 	switch {
 	case err == nil && !sig.regular() && !sig.dir():
 		w.say(warning("cannot watch %q: it is neither a file nor a directory", name))
+	case t.glob != "" && !doublestar.ValidatePattern(t.glob):
+		w.say(warning("nothing can match %q: the pattern is broken", name))
 	case err != nil:
 		w.say(warning("cannot watch %q: %v", name, err).end("waiting for it"))
 	case t.glob != "" && len(t.leaves) == 0:

@@ -227,7 +227,7 @@ func (a *asker) verdict(ctx context.Context, body map[string]any) (json.RawMessa
 			limit = time.Now().Add(lostPatience) // it was there, and waited with us
 		}
 		if errors.Is(err, errLost) {
-			pause(ctx, lostPause)
+			wait(ctx, lostPause)
 		}
 	}
 	return raw, err
@@ -453,11 +453,11 @@ func (a *asker) awaitDrain(ctx context.Context, v verdictView, drained <-chan ne
 			return exitDone
 		case err == nil:
 			limit = time.Now().Add(lostPatience)
-			pause(ctx, lostPause) // there may be no place to listen
+			wait(ctx, lostPause) // there may be no place to listen
 		case time.Now().After(limit):
 			return a.refuse(a.lost(ctx, err))
 		default:
-			pause(ctx, lostPause)
+			wait(ctx, lostPause)
 		}
 	}
 	return a.refuse(&findError{
@@ -557,16 +557,6 @@ func (a *asker) refuse(err error) int {
 // has tells whether the command has an option.
 func (c *verb) has(option string) bool {
 	return strings.Contains(" "+strings.Join(c.options, " ")+" ", " "+option+" ")
-}
-
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // plainError is the cause of an error without what net/http says before it.

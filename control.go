@@ -28,7 +28,7 @@ const (
 	controlGC      = 20  // GOGC: little lives long here, and a heap of 4 MiB before the first collection is too much for it
 	controlCrowd   = 8   // connections at once after which memory is given back
 	controlConns   = 128 // connections at once, of one server
-	controlStreams = 64  // of them, that wait for a verdict
+	controlStreams = 32  // of them, that wait for a verdict: of the owner's, and as many of the group's
 	controlHearers = 48  // of them, that listen to events: they leave room for who asks for something
 	controlBody    = 64 << 10
 	controlHeader  = 16 << 10
@@ -49,13 +49,14 @@ type control struct {
 	facts     facts
 	lastWords func(serial, pid int) (lines []string, from, hint string)
 	servers   []*guarded
-	streams   chan struct{} // has a place for each client that waits for a verdict
+	owners    chan struct{} // has a place for each client of the owner's that waits for a verdict
+	members   chan struct{} // the same for the group, which is to keep no owner out
 }
 
 // newControl makes the server; serve lets clients in.
 func newControl(post func(event) bool, h *hub, f facts) *control {
 	return &control{
-		post: post, hub: h, facts: f, streams: make(chan struct{}, controlStreams),
+		post: post, hub: h, facts: f, owners: make(chan struct{}, controlStreams), members: make(chan struct{}, controlStreams),
 		lastWords: func(int, int) ([]string, string, string) { return nil, "", "" },
 	}
 }
@@ -306,9 +307,13 @@ func (c *control) await(w http.ResponseWriter, r *http.Request) {
 
 // wait posts ev, which asks for a verdict, and answers with that when it comes.
 func (c *control) wait(w http.ResponseWriter, r *http.Request, ev event) {
+	places := c.members
+	if callerOfRequest(r).owns() {
+		places = c.owners
+	}
 	select {
-	case c.streams <- struct{}{}:
-		defer func() { <-c.streams }()
+	case places <- struct{}{}:
+		defer func() { <-places }()
 	default:
 		deny(w, http.StatusServiceUnavailable, fmt.Sprintf("%d clients wait already", controlStreams), "")
 		return
@@ -316,7 +321,9 @@ func (c *control) wait(w http.ResponseWriter, r *http.Request, ev event) {
 	verdicts := make(chan verdict, 1)
 	ev.reply = verdicts
 	if strings.Contains(r.Header.Get("Accept"), ndjson) {
-		c.stream(w, r, ev, verdicts)
+		if !c.stream(w, r, ev, verdicts) {
+			c.post(event{kind: evLeft, reply: verdicts})
+		}
 		return
 	}
 	if !c.post(ev) {
@@ -328,6 +335,7 @@ func (c *control) wait(w http.ResponseWriter, r *http.Request, ev event) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(controlWrite))
 		c.give(w, ev.request, v)
 	case <-r.Context().Done():
+		c.post(event{kind: evLeft, reply: verdicts})
 	}
 }
 
@@ -356,24 +364,15 @@ func (c *control) view(v verdict) verdictView {
 	return view
 }
 
-// stream answers with what happens, line by line, and the verdict at last.
-func (c *control) stream(w http.ResponseWriter, r *http.Request, ev event, verdicts <-chan verdict) {
+// stream answers with what happens, line by line, and the verdict at last; false if the client has gone before.
+func (c *control) stream(w http.ResponseWriter, r *http.Request, ev event, verdicts <-chan verdict) bool {
 	sub := c.hub.subscribe()
 	defer sub.close()
 	if !c.post(ev) {
 		deny(w, http.StatusServiceUnavailable, "hotwrap is ending", "")
-		return
+		return true
 	}
-	w.Header().Set("Content-Type", ndjson)
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusOK)
-	rc := http.NewResponseController(w)
-	_ = rc.Flush() // it is accepted: the first line may take long
-	write := func(line []byte) bool {
-		_ = rc.SetWriteDeadline(time.Now().Add(controlWrite))
-		_, err := w.Write(line)
-		return err == nil && rc.Flush() == nil
-	}
+	write := openLines(w)
 	show := func(e said) bool { return !e.shown(false) || write(append(slices.Clone(e.line), '\n')) }
 	lines := sub.events
 	for {
@@ -382,18 +381,31 @@ func (c *control) stream(w http.ResponseWriter, r *http.Request, ev event, verdi
 			if !open {
 				lines = nil // the verdict is still to come
 			} else if !show(e) {
-				return
+				return false
 			}
 		case v := <-verdicts:
 			sub.catchUp()
 			for len(lines) > 0 { // what was said before it
 				show(<-lines)
 			}
-			write(c.lastLine(ev.request, v))
-			return
+			return write(c.lastLine(ev.request, v))
 		case <-r.Context().Done():
-			return
+			return false
 		}
+	}
+}
+
+// openLines begins an answer of lines; write is false when nobody reads them any more.
+func openLines(w http.ResponseWriter) (write func(line []byte) bool) {
+	w.Header().Set("Content-Type", ndjson)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	rc := http.NewResponseController(w)
+	_ = rc.Flush() // it is accepted: the first line may take long
+	return func(line []byte) bool {
+		_ = rc.SetWriteDeadline(time.Now().Add(controlWrite))
+		_, err := w.Write(line)
+		return err == nil && rc.Flush() == nil
 	}
 }
 

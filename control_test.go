@@ -203,6 +203,61 @@ func TestControlCrowd(t *testing.T) {
 	}
 }
 
+// TestControlPlaces: those of the group who wait leave room for the owner.
+func TestControlPlaces(t *testing.T) {
+	asked := make(chan struct{}, 2*controlStreams)
+	c := newControl(func(ev event) bool { asked <- struct{}{}; return true }, nil, facts{})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	restart := func(p caller) int {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodPost, "/restart", nil).WithContext(context.WithValue(ctx, callerKey{}, p))
+		c.wish(askRestart)(w, r)
+		return w.Code
+	}
+	member, owner := caller{uid: os.Geteuid() + 4711, known: true}, caller{uid: os.Geteuid(), known: true}
+	for range controlStreams {
+		go restart(member)
+		<-asked
+	}
+	if code := restart(member); code != http.StatusServiceUnavailable {
+		t.Fatalf("one more: %d", code)
+	}
+	go restart(owner)
+	select {
+	case <-asked:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the owner is kept out")
+	}
+}
+
+// TestControlGone: a client that goes before its verdict is forgotten.
+func TestControlGone(t *testing.T) {
+	posted := make(chan event)
+	c := newControl(func(ev event) bool { posted <- ev; return true }, nil, facts{})
+	done := make(chan struct{})
+	for _, accept := range []string{"application/json", ndjson} {
+		ctx, cancel := context.WithCancel(context.Background())
+		r := httptest.NewRequest(http.MethodPost, "/restart", nil).WithContext(ctx)
+		r.Header.Set("Accept", accept)
+		go func() {
+			c.wish(askRestart)(httptest.NewRecorder(), r)
+			done <- struct{}{}
+		}()
+		asked := <-posted
+		cancel()
+		select {
+		case left := <-posted:
+			if left.kind != evLeft || left.reply != asked.reply {
+				t.Errorf("%s: posted %+v", accept, left)
+			}
+			<-done
+		case <-done:
+			t.Errorf("%s: it is not told", accept)
+		}
+	}
+}
+
 // TestControlHeader: an endless header ends the connection, not hotwrap.
 func TestControlHeader(t *testing.T) {
 	path, client := controlled(t)

@@ -151,12 +151,15 @@ func (s *supervisor) emptied(g *generation) {
 		if g.Survey == surveyStop {
 			s.surveyed(g, nil, false)
 		}
+		if g.Emptied == 0 {
+			g.Emptied, g.Deadline, g.Report = s.world.now(), 0, 0
+		}
 		if g.Fallback && !s.Ending {
 			s.replace(g)
 			return
 		}
 		s.detail(info("generation %d gone", g.Number).with("status", g.Status.short()).
-			with("drained", s.world.now().since(g.Drain)).about(hapDrained, g.Number))
+			with("drained", g.Emptied.since(g.Drain)).about(hapDrained, g.Number))
 		s.hook(hookDrained, g, "")
 	case genFailed:
 		s.say(verbose("generation %d gone", g.Number))
@@ -236,10 +239,7 @@ func (s *supervisor) crashed(g *generation, w *worker) {
 	if pause > 0 {
 		how = "started again in " + brief(pause)
 	}
-	how += " from build " + g.Image.Build
-	if s.world.stale(g) {
-		how += " (not the newer one on disk)"
-	}
+	how += " from " + s.origin(g)
 	s.say(warning("%s; %s, try %d", text, how, sl.Failures).with("pid", w.PID).about(hapCrashed, g.Number))
 }
 
@@ -305,7 +305,7 @@ func (s *supervisor) end(g *generation) {
 // the log says how many, before the stop signal changes it.
 func (s *supervisor) drain(g *generation, limit time.Duration) {
 	now := s.world.now()
-	g.State, g.Drain = genDraining, now
+	g.State, g.Drain, g.Emptied = genDraining, now, 0
 	g.Deadline = now.add(limit)
 	g.Period = reportFirst
 	g.Report = now.add(g.Period)

@@ -314,7 +314,7 @@ func (p *program) readHead(img, like *image) error {
 	case !canRunPinned:
 		img.Pinned = "no"
 	case img.script || interpreted(img.Argv):
-		img.Pinned = "directory"
+		img.Pinned = pinnedDir
 	default:
 		img.Pinned = "file"
 	}
@@ -337,7 +337,7 @@ func samePin(st os.FileInfo, pin *unix.Stat_t) bool {
 // but not read has no hash.
 // With a pin, the path may have been replaced since: then there is none either.
 func contentOf(path string, pin *unix.Stat_t) (build string, script bool) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may be a pipe by now
 	if err != nil {
 		return "unknown", false
 	}
@@ -383,6 +383,34 @@ func (img *image) unpin() {
 func (img *image) is(path string) bool {
 	var pin, now unix.Stat_t
 	return unix.Fstat(img.Exe, &pin) == nil && unix.Stat(path, &now) == nil && pin.Dev == now.Dev && pin.Ino == now.Ino
+}
+
+const pinnedDir = "directory"
+
+// diskState is what lies on disk where an image was found.
+type diskState int
+
+const (
+	diskSame    diskState = iota // the image; of what an interpreter runs nobody knows more than its directory
+	diskOther                    // another; the pin is what runs
+	diskNothing                  // nothing
+	diskRuns                     // another, and it is what runs: there is no pin of a script that was replaced
+)
+
+// disk tells what lies where the image was found; dir is where its directory was.
+func (img *image) disk(dir string) diskState {
+	var pin, now unix.Stat_t
+	path, pinned := img.run()
+	switch {
+	case unix.Stat(img.Path, &now) != nil:
+		return diskNothing
+	case img.is(img.Path) && (img.Pinned != pinnedDir || unix.Fstat(img.Dir, &pin) == nil && unix.Stat(dir, &now) == nil &&
+		pin.Dev == now.Dev && pin.Ino == now.Ino):
+		return diskSame
+	case path == img.Path && !pinned && !img.is(path):
+		return diskRuns
+	}
+	return diskOther
 }
 
 // run tells how to start the pinned executable: by its path while that still is it, which shows the

@@ -10,13 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 func realDisk() disk {
 	return disk{
-		stat: statFile, word: askKernel, whole: wholeFile, chain: chainOf, slow: slowKind,
+		stat: statFile, word: askKernel, header: headerOf, chain: chainOf, slow: slowKind,
 		content: func(path string) string {
 			hash, _ := contentOf(path, nil)
 			return hash
@@ -86,12 +87,12 @@ func placesOf(dir, name string) []place {
 	return list
 }
 
-// wholeFile tells whether a file's header is complete and agrees with its size: a truncated ELF file may
-// start and crash. Formats that it does not know are not whole.
-func wholeFile(path string, size int64) bool {
-	f, err := os.Open(path)
+// headerOf tells whether a file's header is complete and agrees with its size: a truncated ELF file may
+// start and crash.
+func headerOf(path string, size int64) headerWord {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may be a pipe by now
 	if err != nil {
-		return true // it may be run but not read
+		return headerWhole // it may be run but not read
 	}
 	defer f.Close()
 	head := make([]byte, 256)
@@ -99,21 +100,24 @@ func wholeFile(path string, size int64) bool {
 	head = head[:n]
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")):
-		return bytes.IndexByte(head, '\n') > 0 || n == len(head) && size > 256
+		if bytes.IndexByte(head, '\n') > 0 || n == len(head) && size > 256 {
+			return headerWhole
+		}
 	case bytes.HasPrefix(head, []byte("\x7fELF")):
-		return wholeELF(f, head, size)
+		return headerOfELF(f, head, size)
 	case n >= 4 && slices.Contains(machO, binary.LittleEndian.Uint32(head)):
-		return true
+		return headerWhole
 	}
-	return false
+	return headerOdd
 }
 
 var machO = []uint32{0xfeedface, 0xfeedfacf, 0xbebafeca} // 32 and 64 bits, universal
 
-// wholeELF wants all that the headers speak of to be there (elf(5)).
-func wholeELF(f io.ReaderAt, head []byte, size int64) bool {
+// headerOfELF wants all that the headers speak of to be there (elf(5)). Sections are not needed to run it, and
+// what packs programs may leave nonsense about them.
+func headerOfELF(f io.ReaderAt, head []byte, size int64) headerWord {
 	if len(head) < 64 {
-		return false
+		return headerBroken
 	}
 	var order binary.ByteOrder = binary.LittleEndian
 	if head[5] == 2 {
@@ -129,12 +133,15 @@ func wholeELF(f io.ReaderAt, head []byte, size int64) bool {
 		phoff, shoff = int64(order.Uint32(head[28:])), int64(order.Uint32(head[32:]))
 		phsize, phnum, shsize, shnum = half(42), half(44), half(46), half(48)
 	}
-	if phsize < 32 || wide && phsize < 56 || phoff+phsize*phnum > size || shoff+shsize*shnum > size {
-		return false
+	switch {
+	case phsize < 32 || wide && phsize < 56 || phoff < 0:
+		return headerOdd
+	case phoff+phsize*phnum > size:
+		return headerBroken
 	}
 	table := make([]byte, phsize*phnum)
 	if _, err := f.ReadAt(table, phoff); err != nil {
-		return false
+		return headerBroken
 	}
 	for ; len(table) > 0; table = table[phsize:] {
 		var end int64
@@ -144,8 +151,11 @@ func wholeELF(f io.ReaderAt, head []byte, size int64) bool {
 			end = int64(order.Uint32(table[4:])) + int64(order.Uint32(table[16:]))
 		}
 		if order.Uint32(table) == 1 && (end < 0 || end > size) { // PT_LOAD
-			return false
+			return headerBroken
 		}
 	}
-	return true
+	if shoff+shsize*shnum > size {
+		return headerOdd
+	}
+	return headerWhole
 }

@@ -133,9 +133,10 @@ type generation struct {
 	Blind      bool          `json:"blind,omitempty"`    // it could not be looked into
 	Slots      []slot        `json:"slots"`
 	Workers    []*worker     `json:"workers,omitempty"`
-	Lead       int           `json:"lead,omitempty"`   // pid of the first worker, also when that is gone
-	Drain      instant       `json:"drain,omitempty"`  // when the drain began
-	Survey     survey        `json:"survey,omitempty"` // what the running survey is for
+	Lead       int           `json:"lead,omitempty"`    // pid of the first worker, also when that is gone
+	Drain      instant       `json:"drain,omitempty"`   // when the drain began
+	Emptied    instant       `json:"emptied,omitempty"` // and when it was over: without overlap it is kept for longer
+	Survey     survey        `json:"survey,omitempty"`  // what the running survey is for
 	Surveyed   instant       `json:"surveyed,omitempty"`
 	Report     instant       `json:"report,omitempty"` // the next "still draining"
 	Period     time.Duration `json:"period,omitempty"` // from that to the one after it

@@ -9,6 +9,7 @@ package main
 //   - Every goroutine that posts is a source: stop ends it and hands back what it had not posted yet.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -216,6 +217,9 @@ func (h *host) takePlace(cfg *config, environ []string) error {
 		return nil
 	}
 	h.program.control = h.place.path
+	if h.place.passed != "" {
+		h.say(warning("cannot use $HOTWRAP_RUNTIME_DIR, %s; the control socket is %q", h.place.passed, h.place.path))
+	}
 	h.say(verbose("named %q", h.place.name).with("control", h.place.path))
 	return nil
 }
@@ -298,6 +302,7 @@ func (h *host) shut() {
 	}
 	if h.control != nil {
 		h.control.close()
+		h.hub = nil // what is said from here on nobody listens to
 	}
 	if h.place != nil {
 		h.place.release()
@@ -316,13 +321,13 @@ func (h *host) shut() {
 // world gives the supervisor its functions.
 func (h *host) world() world {
 	return world{
-		now: clock, prepare: h.prepare, check: h.check, spawn: h.spawn, stale: h.stale, reap: reapAll,
+		now: clock, prepare: h.prepare, check: h.check, spawn: h.spawn, disk: h.disk, reap: reapAll,
 		look: h.look, survey: h.survey, signal: signalOne, kill: signalGroup, empty: groupEmpty,
 		owns: h.owns, halted: halted, route: h.traffic.route, refresh: h.refresh, promote: h.promote,
 		repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
 		answer: h.answer, say: h.say, alive: func() { h.upward.watchdog() },
 		facts: h.facts, hook: h.hook, pin: (*image).forHook,
-		build: h.build, built: h.built, runs: h.runs, watchAgain: h.watchAgain, clear: h.clear,
+		build: h.build, built: h.built, runs: h.runs, stuck: h.stuck, watchAgain: h.watchAgain, clear: h.clear,
 		reopen: h.reopen,
 	}
 }
@@ -572,8 +577,8 @@ func (h *host) moveNotify() error {
 	return nil
 }
 
-// stale tells whether another build than g's lies on disk.
-func (h *host) stale(g *generation) bool { return !g.Image.is(g.Image.Path) }
+// disk tells what lies on disk where g's program was found.
+func (h *host) disk(g *generation) diskState { return g.Image.disk(h.program.dir) }
 
 // promote lets g be killed for memory no sooner than anybody else: its processes had a raised score
 // while they were on trial.
@@ -640,6 +645,12 @@ func (h *host) built(number int, failed bool) {
 func (h *host) runs(build string) {
 	if h.watcher != nil {
 		h.watcher.runs(build)
+	}
+}
+
+func (h *host) stuck() {
+	if h.watcher != nil {
+		h.watcher.cannotRun()
 	}
 }
 
@@ -715,7 +726,7 @@ func (h *host) survey(g *generation) {
 			pids = append(pids, tree(pid)...)
 		}
 		open := connections(pids, ls)
-		slices.SortFunc(open, func(a, b connection) int { return int(a.idle - b.idle) })
+		slices.SortFunc(open, func(a, b connection) int { return cmp.Compare(a.idle, b.idle) })
 		h.post(event{kind: evSurvey, number: number, open: open})
 	}()
 }

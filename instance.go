@@ -37,6 +37,7 @@ type instance struct {
 	lock     *os.File // on the name
 	lockPath string
 	madeBase string // the runtime directory, if it was not there
+	passed   string // why it is not in $HOTWRAP_RUNTIME_DIR, where that is set
 }
 
 // takenError says that a name is another instance's.
@@ -72,6 +73,9 @@ func openInstance(environ []string, name, given, group string) (*instance, error
 		var taken *takenError
 		switch {
 		case err == nil:
+			if len(reasons) > 0 && getenv(environ, "HOTWRAP_RUNTIME_DIR") != "" { // it is the first of them
+				i.passed = reasons[0]
+			}
 			return i, nil
 		case errors.As(err, &taken):
 			return nil, err
@@ -159,7 +163,8 @@ func (i *instance) takeName(dir string, mayNumber bool) error {
 		if err == nil || !errors.As(err, &taken) || !mayNumber || n > namesTried {
 			return err
 		}
-		i.name = name + "-" + strconv.Itoa(n)
+		number := "-" + strconv.Itoa(n)
+		i.name = name[:min(len(name), nameMost-len(number))] + number
 	}
 }
 
@@ -296,7 +301,7 @@ func defaultName(argv, environ []string) string {
 	case name == "":
 		return "hotwrap"
 	case allDigits(name):
-		return "hotwrap-" + name
+		return cleanName("hotwrap-" + name)
 	}
 	return name
 }

@@ -33,6 +33,9 @@ func TestDefaultName(t *testing.T) {
 	if err := checkName(long); err != nil {
 		t.Errorf("%q: %v", long, err)
 	}
+	if long = defaultName([]string{strings.Repeat("1", 300)}, nil); checkName(long) != nil {
+		t.Errorf("%q: %v", long, checkName(long))
+	}
 	for _, bad := range []string{"", "123", "a/b", "a b", ".x", "-x", "ä", strings.Repeat("x", 65)} {
 		if bad != "" && checkName(bad) == nil {
 			t.Errorf("%q can be given", bad)
@@ -66,6 +69,14 @@ func TestInstances(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Fatalf("directory %v, %v", info, err)
 	}
+	long := strings.Repeat("x", nameMost)
+	fourth, err1 := open(long, "")
+	fifth, err2 := open(long, "")
+	if err1 != nil || err2 != nil || fifth.name == long || checkName(fifth.name) != nil {
+		t.Fatalf("the fifth is %+v, %v, %v: no command can name it", fifth, err1, err2)
+	}
+	fourth.release()
+	fifth.release()
 	_ = first.lock.Close() // as its death would
 	third, err := open("x", "web")
 	if err != nil || third.path != first.path {

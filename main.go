@@ -21,6 +21,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -210,11 +211,6 @@ func (cfg *config) command(rest []string, cut bool) error {
 			fmt.Sprintf("%q is a command", rest[0]),
 			"it comes first, and has options of its own: hotwrap " + rest[0] + " --help",
 		}
-	case len(rest) > 0 && verbNamed(rest[0]) != nil:
-		return &usageError{
-			fmt.Sprintf("%q is a command", rest[0]),
-			"it comes first, and has options of its own: hotwrap " + rest[0] + " --help",
-		}
 	case len(rest) > 0 && !cut:
 		return &usageError{
 			fmt.Sprintf("no such command %q", rest[0]),
@@ -263,6 +259,9 @@ func (cfg *config) validate() error {
 		if key, _, ok := strings.Cut(kv, "="); !ok || key == "" {
 			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it"}
 		}
+	}
+	if slices.Contains(cfg.ignore, "") { // a variable that is not set, most likely
+		return usage("--ignore \"\": it needs a value")
 	}
 	if cfg.readyTimeout.d == 0 {
 		return usage("--ready-timeout %q: nothing is ready in no time", "0")
@@ -684,8 +683,10 @@ func plainUsage(err error) error {
 	}
 	if rest, ok := strings.CutPrefix(text, "invalid boolean value "); ok {
 		value, rest, _ = strings.Cut(rest, " for -")
-		name, _, _ = strings.Cut(rest, ": ")
-		return usage("--%s %s: it is true or false", longName(name), value)
+		if name, cause, _ = strings.Cut(rest, ": "); cause == "parse error" {
+			cause = "it is true or false"
+		}
+		return usage("--%s %s: %s", longName(name), value, cause)
 	}
 	return usage("%s", text)
 }

@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -117,22 +119,44 @@ func (m message) tell(up upKind) message {
 // String is the line without hotwrap's name and the level.
 func (m message) String() string {
 	var b strings.Builder
-	b.WriteString(m.head)
+	b.WriteString(inert(m.head))
 	for _, f := range m.fields {
 		b.WriteString(" " + f.key + "=")
 		text := fmt.Sprint(f.value)
 		if d, ok := f.value.(time.Duration); ok {
 			text = brief(d)
 		}
-		if text == "" || strings.ContainsAny(text, " \t\n\"=") {
+		if text == "" || strings.ContainsAny(text, ` "=`) || strings.ContainsFunc(text, acted) {
 			text = strconv.Quote(text)
 		}
 		b.WriteString(text)
 	}
 	if m.tail != "" {
-		b.WriteString("; " + m.tail)
+		b.WriteString("; " + inert(m.tail))
 	}
 	return b.String()
+}
+
+// inert writes text so that it stays on its line: the name of a file may hold anything.
+func inert(text string) string {
+	if !strings.ContainsFunc(text, acted) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if !acted(r) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRuneToASCII(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
+}
+
+// acted tells whether a terminal, or who reads lines, would act on a character instead of showing it.
+func acted(r rune) bool {
+	return r == utf8.RuneError || unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
 }
 
 // brief writes a duration for people: 120ms, 1.4s, 2m4s, 3h12m.

@@ -193,7 +193,8 @@ func (o *outputs) reopen(by string) bool {
 	if o.path == "" || o.tails == nil {
 		return false
 	}
-	o.tails.reopen(func() { o.to[0].order(item{reopen: by}) })
+	d := o.to[0] // which is let go of meanwhile, if hotwrap ends
+	o.tails.reopen(func() { d.order(item{reopen: by}) })
 	return true
 }
 

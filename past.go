@@ -76,6 +76,36 @@ func (s *supervisor) refuseRollback(rs []request) {
 	s.next()
 }
 
+// origin says what a worker that crashed is started again from.
+func (s *supervisor) origin(g *generation) string {
+	build := "build " + g.Image.Build
+	switch s.world.disk(g) {
+	case diskSame:
+	case diskOther:
+		build += " (not the newer one on disk)"
+	case diskNothing:
+		build += " (which is gone from disk)"
+	case diskRuns:
+		build = "what lies on disk now: its own script was replaced"
+	}
+	return build
+}
+
+// sayDisk says what a generation that was gone back to has to do with what lies on disk.
+func (s *supervisor) sayDisk(g *generation) {
+	switch s.world.disk(g) {
+	case diskOther:
+		s.say(hint("the disk still holds another build than generation %d; the next restart starts that one", g.Number))
+	case diskNothing:
+		s.say(hint("nothing lies at %q now: restarts fail until a build does", g.Image.Path))
+	case diskSame, diskRuns:
+		if g.Image.Pinned == pinnedDir {
+			s.say(hint("generation %d runs the files that are on disk now: "+
+				"only the directory of a script is pinned, so give each release one of its own", g.Number))
+		}
+	}
+}
+
 // sameBuild tells whether two images are one build: the same content at the same place.
 func (img *image) sameBuild(o *image) bool {
 	return img.Build == o.Build && img.Path == o.Path && img.real == o.real

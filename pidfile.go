@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -127,6 +128,8 @@ func (p *pidFile) tryLock(lock *os.File) error {
 		return causeOf(err)
 	case !trusted(st):
 		return fmt.Errorf("another user has made %q", filepath.Join(filepath.Dir(p.name), p.lockName()))
+	case linked(st): // where anybody may put one (protected_hardlinks in proc_sys_fs(5) is off), it would be written to
+		return fmt.Errorf("%q is another file too, by a hard link", filepath.Join(filepath.Dir(p.name), p.lockName()))
 	}
 	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -136,6 +139,12 @@ func (p *pidFile) tryLock(lock *os.File) error {
 		return errors.New("it is that of another hotwrap, which is starting")
 	}
 	return err
+}
+
+// linked tells whether a file has another name.
+func linked(st fs.FileInfo) bool {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && sys.Nlink > 1
 }
 
 // rewrite gives an open file another content.

@@ -50,3 +50,21 @@ func TestPIDFileOne(t *testing.T) {
 		t.Errorf("%d turns, left behind: %v", turns.Load(), left)
 	}
 }
+
+// TestPIDFileLinked: a lock file that is a hard link to another is not written to, in a directory where others may make one.
+func TestPIDFileLinked(t *testing.T) {
+	dir := t.TempDir()
+	const text = "root:x:0:0:\n"
+	victim := filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(victim, filepath.Join(dir, ".web.pid.hotwrap-lock")); err != nil {
+		t.Fatal(err)
+	}
+	p, err := openPIDFile(filepath.Join(dir, "web.pid"))
+	p.remove()
+	if now, _ := os.ReadFile(victim); err == nil || string(now) != text {
+		t.Errorf("%v, and the other file holds %q", err, now)
+	}
+}

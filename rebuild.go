@@ -21,6 +21,7 @@ const (
 	notYetFirst    = 50 * time.Millisecond // after a start that met a file not ready to be executed
 	notYetMost     = time.Second
 	notYetPatience = 10 // such starts in a row, then it is a failure like any other
+	notYetSay      = 5  // the wait after so many has its line
 )
 
 // rebuilding is what the supervisor knows of watch and --build.
@@ -34,6 +35,7 @@ type rebuilding struct {
 	Bad       string  `json:"bad,omitempty"`       // the build that failed last
 	Look      instant `json:"look,omitempty"`      // when the watch looks again at a file that was not ready
 	NotYet    int     `json:"not_yet,omitempty"`   // starts in a row that met such a file
+	Tried     string  `json:"tried,omitempty"`     // the build that the last of them was asked for
 }
 
 // changed takes what the watch found.
@@ -47,7 +49,7 @@ func (s *supervisor) changed(t trigger) {
 		if t.program {
 			s.world.runs("") // so that it is told again when the build is over
 		}
-	case t.program && s.Rebuild.Bad != "" && t.to == s.Rebuild.Bad:
+	case t.program && s.Rebuild.Bad != "" && t.to == s.Rebuild.Bad && !t.stuck:
 		s.say(info("%s is build %s again, which failed before; HUP tries it all the same", t.name, t.to))
 		s.overtake(t, nil)
 	case t.program && s.serves(t.to) && (!t.owed || s.Rebuild.NotYet == 0):
@@ -131,7 +133,7 @@ func (s *supervisor) candidate() *generation {
 // it, most likely. The watch then looks again, soon and then less so.
 func (s *supervisor) notYet(g *generation, err error) bool {
 	var errno syscall.Errno
-	if !s.limits.watch || !errors.As(err, &errno) || g.Number == 1 || s.Rebuild.NotYet >= notYetPatience {
+	if !s.limits.watch || !errors.As(err, &errno) {
 		return false
 	}
 	switch errno {
@@ -139,13 +141,20 @@ func (s *supervisor) notYet(g *generation, err error) bool {
 	default:
 		return false
 	}
-	if slices.ContainsFunc(s.Restart.Requests, func(r request) bool { return r.Watch == "" }) {
-		return false // somebody else asked, and wants an answer now
+	others := slices.ContainsFunc(s.Restart.Requests, func(r request) bool { return r.Watch == "" }) // who want an answer now
+	if g.Number == 1 || others || s.Rebuild.NotYet >= notYetPatience {
+		s.Rebuild.NotYet, s.Rebuild.Tried = 0, ""
+		s.world.stuck()
+		return false
 	}
 	pause := min(notYetFirst<<s.Rebuild.NotYet, notYetMost)
 	s.Rebuild.NotYet++
-	s.Rebuild.Look = s.world.now().add(pause)
-	m := verbose("generation %d not started yet: %v; looking again in %s", g.Number, err, brief(pause))
+	s.Rebuild.Look, s.Rebuild.Tried = s.world.now().add(pause), s.Restart.Requests[len(s.Restart.Requests)-1].Build
+	say := verbose
+	if s.Rebuild.NotYet == notYetSay {
+		say = info
+	}
+	m := say("generation %d not started yet: %v; looking again in %s", g.Number, err, brief(pause))
 	if s.Restart.Predecessor != 0 {
 		m = m.tell(upReady)
 	}
@@ -153,6 +162,14 @@ func (s *supervisor) notYet(g *generation, err error) bool {
 	s.world.runs("")
 	s.abandon(g, superseded, "the file is not ready to be executed")
 	return true
+}
+
+// fresh is how a start is told: one that tries again what was not ready has been told before.
+func (s *supervisor) fresh() func(format string, args ...any) message {
+	if rs := s.Restart.Requests; s.Rebuild.Tried != "" && len(rs) > 0 && rs[len(rs)-1].Build == s.Rebuild.Tried {
+		return verbose
+	}
+	return info
 }
 
 // waits ends a start without a predecessor: on a terminal hotwrap waits for the next build then.
@@ -210,7 +227,9 @@ func (s *supervisor) buildEnded(status exitStatus) {
 		s.say(verbose("built").with("took", took))
 		s.buildOver(false)
 		if s.Numbers == 0 {
-			s.begin([]request{{Ask: askRestart, Cause: "start"}})
+			rs := append(s.Pending, request{Ask: askRestart, Cause: "start"})
+			s.Pending = nil
+			s.begin(rs)
 		} else {
 			s.world.watchAgain()
 		}
@@ -221,6 +240,10 @@ func (s *supervisor) buildEnded(status exitStatus) {
 // for the new one. Before the first start there is nothing to go on with.
 func (s *supervisor) buildFailed(text string, status int) {
 	g := s.serving()
+	if s.Numbers == 0 {
+		s.answerAll(s.Pending, failed, nil, text)
+		s.Pending = nil
+	}
 	switch {
 	case g != nil:
 		s.say(warning("%s; generation %d serves on, since %s ago", text, g.Number, brief(s.world.now().since(g.Started))))

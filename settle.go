@@ -108,6 +108,7 @@ type executable struct {
 	proved  bool   // somebody was told of it, or it runs
 	told    string // content, and no generation was started since
 	owed    bool   // a start was put off: it is to be made up for, whatever lies there then
+	stuck   bool   // it could not be executed: any change may mend that
 	build   string // what runs
 	before  string // what ran before that
 	served  time.Time
@@ -188,7 +189,7 @@ func (p *executable) started(build string, now time.Time) {
 		p.told, p.dealt, p.owed, p.sample = "", false, true, signature{}
 		return
 	}
-	p.before, p.build, p.served, p.told, p.owed = p.build, build, now, "", false
+	p.before, p.build, p.served, p.told, p.owed, p.stuck = p.build, build, now, "", false, false
 	if !p.proved && p.disk != "" && p.disk != build && build != "unknown" { // replaced before the watch was there
 		p.dealt = false
 		p.again(now)
@@ -270,8 +271,12 @@ func (p *executable) complete(sig signature, now time.Time) bool {
 		p.wait(now, ": still being written")
 		p.later(now)
 		return false
-	case word == wordNoExec, sig.mode&0o111 == 0:
+	case sig.mode&0o111 == 0 && sig.regular():
 		p.wait(now, " to become executable")
+		p.sayAt()
+		return false
+	case word == wordNoExec:
+		p.wait(now, ": it may not be executed there")
 		p.sayAt()
 		return false
 	case !sig.regular():
@@ -283,8 +288,6 @@ func (p *executable) complete(sig signature, now time.Time) bool {
 		p.sayAt()
 		return false
 	case !p.whole(sig, now):
-		p.wait(now, ": still being written")
-		p.later(now)
 		return false
 	}
 	if quiet := p.quietAt(p.w.cfg.debounce); p.placed && word != wordFree && now.Before(quiet) {
@@ -295,15 +298,26 @@ func (p *executable) complete(sig signature, now time.Time) bool {
 }
 
 // whole tells whether the header speaks for a complete file, or has had its time to: formats that only
-// binfmt_misc knows are legal.
+// binfmt_misc knows are legal. One that speaks of more than there is waits for the next change; until it has had its
+// time, for a writer without events too.
 func (p *executable) whole(sig signature, now time.Time) bool {
-	if p.w.disk.whole(p.path, sig.size) {
-		return true
-	}
+	word := p.w.disk.header(p.path, sig.size)
 	if sig != p.odd {
 		p.odd, p.oddAt = sig, now
 	}
-	return now.Sub(p.oddAt) >= foreignWait
+	late := now.Sub(p.oddAt) >= foreignWait
+	switch {
+	case word == headerWhole, word == headerOdd && late:
+		return true
+	case word == headerOdd:
+		p.wait(now, ": it begins with neither an ELF header nor #!")
+	default:
+		p.wait(now, ": a part of it is missing")
+	}
+	if !late {
+		p.later(now)
+	}
+	return false
 }
 
 // wait says what is waited for, once it takes long. Whoever waits had no vouched file.
@@ -341,15 +355,15 @@ func (p *executable) calmed() {
 // settled decides about a complete file by its content.
 func (p *executable) settled(sig signature, content string) {
 	before, back := p.disk, p.gone
-	known := content == before && p.dealt
-	p.disk, p.sig, p.dealt, p.proved = content, sig, true, true
+	known, stuck := content == before && p.dealt && !p.stuck, p.stuck
+	p.disk, p.sig, p.dealt, p.proved, p.stuck = content, sig, true, true, false
 	p.calmed()
 	switch {
 	case known && back:
 		p.w.say(info("%q is back, the same as before", p.name))
 	case known:
 		p.w.say(verbose("%q was touched, its content is the same", p.name))
-	case content == p.build && p.told == "" && !p.owed:
+	case content == p.build && p.told == "" && !p.owed && !stuck:
 		p.w.say(verbose("%q is what runs", p.name))
 	case content == p.told:
 	default:
@@ -357,12 +371,15 @@ func (p *executable) settled(sig signature, content string) {
 		if from == "" {
 			from = p.build
 		}
-		if from == "" && content != before {
+		switch {
+		case from == "" && content != before:
 			from = before
+		case from == content && stuck:
+			from = p.before
 		}
 		p.told = content
 		p.w.send(watchNews{trigger: &trigger{
-			name: p.name, from: shown(from), to: shown(content), size: sig.size, program: true, owed: p.owed, build: p.w.ended,
+			name: p.name, from: shown(from), to: shown(content), size: sig.size, program: true, owed: p.owed, stuck: stuck, build: p.w.ended,
 		}})
 	}
 }

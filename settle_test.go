@@ -21,7 +21,7 @@ type fakeFile struct {
 	sig     signature
 	gone    bool
 	word    kernelWord
-	torn    bool // its header is not complete
+	header  headerWord
 	content string
 	linked  bool // it lies behind a symlink
 }
@@ -68,7 +68,7 @@ func (f *fakeFile) disk() disk {
 			})
 			return word
 		},
-		whole:   func(string, int64) (ok bool) { locked(func() { ok = !f.torn }); return ok },
+		header:  func(string, int64) (word headerWord) { locked(func() { word = f.header }); return word },
 		content: func(string) (text string) { locked(func() { text = f.content }); return text },
 		chain: func(string) ([]place, error) {
 			return []place{{dir: "/srv", name: "app", file: true}, {dir: "/srv", name: "link"}, {dir: "/", name: "srv"}}, nil
@@ -177,12 +177,12 @@ func TestSettle(t *testing.T) {
 			s.at(3300*msec, func() { s.content = "two"; s.chmod(0o755) }, changed)
 		}, `waiting for "app" to become executable; one→two`, 3300 * msec, 3410 * msec},
 		{"opened again for each chunk, executable all the time", func(s *scene) {
-			s.at(0, func() { s.put("torn"); s.sig.mtime = s.sig.ctime; s.torn = true }, created, written)
+			s.at(0, func() { s.put("torn"); s.sig.mtime = s.sig.ctime; s.header = headerBroken }, created, written)
 			for i := range 8 {
 				s.at(time.Duration(i+1)*400*msec, func() { s.write("torn") }, written)
 			}
-			s.at(3300*msec, func() { s.write("two"); s.torn = false }, written)
-		}, `waiting for "app": still being written; one→two`, 3400 * msec, 3500 * msec},
+			s.at(3300*msec, func() { s.write("two"); s.header = headerWhole }, written)
+		}, `waiting for "app": a part of it is missing; one→two`, 3400 * msec, 3500 * msec},
 		{"opened again for each chunk, and the first looks complete", func(s *scene) {
 			s.at(0, func() { s.put("torn"); s.sig.mtime = s.sig.ctime }, created)
 			s.at(50*msec, func() { s.write("two") }, written)
@@ -290,13 +290,29 @@ func TestSettle(t *testing.T) {
 			s.at(5000*msec, func() { s.write("two") }, written)
 		}, "one→two", 5100 * msec, 5110 * msec},
 		{"a foreign format is believed after a while", func(s *scene) {
-			s.at(0, func() { s.put("two"); s.torn = true }, created)
-		}, `waiting for "app": still being written; one→two`, 5000 * msec, 5110 * msec},
+			s.at(0, func() { s.put("two"); s.header = headerOdd }, created)
+		}, `waiting for "app": it begins with neither an ELF header nor #!; one→two`, 5000 * msec, 5110 * msec},
+		{"what is cut short never is", func(s *scene) {
+			s.at(0, func() { s.put("torn"); s.header = headerBroken }, created)
+			s.at(30*time.Second, func() { s.put("two"); s.header = headerWhole }, created)
+		}, `waiting for "app": a part of it is missing; one→two`, 30000 * msec, 30110 * msec},
+		{"chmod of what could not be executed", func(s *scene) {
+			s.at(0, func() { s.put("two") }, created)
+			s.at(50*msec, func() { s.w.runs("two"); s.w.cannotRun() })
+			s.at(300*msec, func() { s.chmod(0o755) }, changed)
+		}, "one→two; one→two", 400 * msec, 410 * msec},
+		{"but no look without a change, and not once another runs", func(s *scene) {
+			s.at(0, func() { s.put("two") }, created)
+			s.at(50*msec, func() { s.w.runs("two"); s.w.cannotRun() })
+			s.at(60*msec, func() { s.w.look() })
+			s.at(70*msec, func() { s.w.runs("two") })
+			s.at(300*msec, func() { s.chmod(0o755) }, changed)
+		}, "one→two", 0, 0},
 		{"a copy that was killed, then made anew", func(s *scene) {
-			s.at(0, func() { s.write("torn"); s.torn, s.word = true, wordBusy }, written)
+			s.at(0, func() { s.write("torn"); s.header, s.word = headerBroken, wordBusy }, written)
 			s.at(7*time.Second, func() { s.write("torn") }, written)
 			s.at(7100*msec, func() { s.word = wordFree })
-			s.at(11*time.Second, func() { s.put("two"); s.torn = false }, created)
+			s.at(11*time.Second, func() { s.put("two"); s.header = headerWhole }, created)
 		}, `waiting for "app": still being written; one→two`, 11000 * msec, 11110 * msec},
 		{"a start that came too early", func(s *scene) {
 			s.at(0, func() { s.put("two") }, created)

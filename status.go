@@ -9,6 +9,7 @@ package main
 //   - The table reads what any version wrote: what it does not find it leaves out, what it prints it cleans.
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"runtime"
@@ -376,7 +377,7 @@ func viewGeneration(g *generation, now instant) generationView {
 			v.Slots = append(v.Slots, slotView{Slot: i, Failures: sl.Failures, Next: left(sl.Start, now), Over: sl.Over})
 		}
 	}
-	if g.State == genDraining {
+	if g.State == genDraining && g.Emptied == 0 {
 		v.Drain = &drainView{For: passed(g.Drain, now), Left: left(g.Deadline, now)}
 	}
 	return v
@@ -419,7 +420,7 @@ func (g *generationView) lookAround(ls []*listener) {
 	if g.Drain == nil {
 		return
 	}
-	slices.SortFunc(open, func(a, b connection) int { return int(a.idle - b.idle) })
+	slices.SortFunc(open, func(a, b connection) int { return cmp.Compare(a.idle, b.idle) })
 	for _, c := range open[:min(n, holdersShown)] {
 		g.Drain.Holders = append(g.Drain.Holders, holderView{c.peer, inSeconds(c.idle)})
 	}

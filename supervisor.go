@@ -145,7 +145,7 @@ type world struct {
 	prepare    func(g, predecessor *generation, old *image)        // answers evPrepared; old: run that once more
 	check      func(g *generation) (pid int, err error)            // answers evChild
 	spawn      func(g *generation, w *worker) (pid int, err error) // answers evExec, then evNotice
-	stale      func(g *generation) bool                            // another build lies on disk
+	disk       func(g *generation) diskState                       // what lies there where its program was found
 	reap       func() []death                                      // all that ended since, strangers too
 	look       func(w *worker, helped bool)                        // answers evLook
 	survey     func(g *generation)                                 // answers evSurvey
@@ -166,6 +166,7 @@ type world struct {
 	pin        func(img *image) *image                             // once more, for a hook; nil if it cannot be
 	built      func(number int, failed bool)                       // tells the watch that it ended by itself
 	runs       func(build string)                                  // tells the watch what was started
+	stuck      func()                                              // tells it that the program cannot be executed
 	watchAgain func()                                              // asks the watch to look now
 	clear      func()                                              // clears the screen
 	reopen     func(by string)                                     // the log file, if there is one
@@ -331,6 +332,9 @@ func (s *supervisor) askedRestart(r request) {
 		s.answer(r, stopped, nil, "hotwrap is stopping")
 	case len(s.Pending) >= pendingMost:
 		s.answer(r, failed, nil, fmt.Sprintf("%s wait already", count(pendingMost, "request")))
+	case r.Ask == askRestart && s.firstBuild():
+		s.pend(r)
+		s.say(verbose("the restart waits for the build").with("by", r.by()))
 	case s.Restart == nil && !s.announcing():
 		s.begin([]request{r})
 	default:
@@ -338,6 +342,9 @@ func (s *supervisor) askedRestart(r request) {
 		s.say(verbose("the %s waits for the one before it", r.Ask).with("by", r.by()))
 	}
 }
+
+// firstBuild tells whether --build runs before the first start.
+func (s *supervisor) firstBuild() bool { return s.Numbers == 0 && s.Rebuild.PID != 0 }
 
 // pend lets a request wait for the next generation, in the place of those that ask for something else.
 func (s *supervisor) pend(r request) {
@@ -456,7 +463,7 @@ func (s *supervisor) begin(rs []request) {
 		if r.Build == "" || !s.limits.build { // else the build's output is there to be read
 			s.world.clear()
 		}
-		s.say(info("%s; starting %d", r.Watch, g.Number))
+		s.say(s.fresh()("%s; starting %d", r.Watch, g.Number))
 	}
 	s.world.prepare(g, p, old)
 }
@@ -528,7 +535,7 @@ func (s *supervisor) startWorkers(g *generation) {
 			return
 		}
 		if i == 0 {
-			s.detail(info("generation %d starting", g.Number).with("pid", w.PID).with("build", g.Image.Build).
+			s.detail(s.fresh()("generation %d starting", g.Number).with("pid", w.PID).with("build", g.Image.Build).
 				with("path", g.Image.Path).with("by", g.Cause).about(hapStarting, g.Number))
 		}
 	}
@@ -596,12 +603,12 @@ func (s *supervisor) switchTo(g *generation) {
 	r := s.Restart
 	p := s.generation(r.Predecessor)
 	g.State, g.Deadline, g.Served, g.Serves = genServing, 0, true, s.world.now()
-	s.Rebuild.Overtaken, s.Rebuild.NotYet, s.Rebuild.Bad = 0, 0, ""
+	s.Rebuild.Overtaken, s.Rebuild.NotYet, s.Rebuild.Tried, s.Rebuild.Bad = 0, 0, "", ""
 	s.world.route(map[int]int{g.Number: 1})
 	s.world.promote(g)
 	s.hook(hookSwitch, g, "")
-	if r.Requests != nil && r.Requests[0].Ask == askRollback && s.world.stale(g) { // before the verdict, so that who asked sees it
-		s.say(hint("the disk still holds another build than generation %d; the next restart starts that one", g.Number))
+	if r.Requests != nil && r.Requests[0].Ask == askRollback { // before the verdict, so that who asked sees it
+		s.sayDisk(g)
 	}
 	s.answerAll(r.Requests, promoted, g, "")
 	s.Restart = nil

@@ -60,13 +60,20 @@ func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
 	return f
 }
 
+func (f *fakeWorld) onDisk(g *generation) diskState {
+	if g.Image != nil && g.Image.Build != f.disk {
+		return diskOther
+	}
+	return diskSame
+}
+
 func (f *fakeWorld) world() world {
 	return world{
 		now:     f.clock,
 		prepare: f.prepare,
 		check:   func(g *generation) (int, error) { return f.start(g.Number, 0, true) },
 		spawn:   func(g *generation, w *worker) (int, error) { return f.start(g.Number, w.Serial, false) },
-		stale:   func(g *generation) bool { return g.Image != nil && g.Image.Build != f.disk },
+		disk:    f.onDisk,
 		reap:    f.reap,
 		look:    func(w *worker, _ bool) { f.looking = append(f.looking, w.Serial) },
 		survey:  func(g *generation) { f.surveying = append(f.surveying, g.Number) },
@@ -79,7 +86,7 @@ func (f *fakeWorld) world() world {
 		refresh: func() {}, promote: func(*generation) {}, repair: func(string) bool { return false }, forget: func(*worker) {},
 		release: f.release, closing: func() {}, alive: func() {}, clear: func() {}, reopen: func(string) {},
 		hook: f.hook, pin: func(*image) *image { return f.pin() },
-		build: func() (int, error) { return f.start(0, 0, true) }, built: func(int, bool) {}, runs: func(string) {}, watchAgain: func() {},
+		build: func() (int, error) { return f.start(0, 0, true) }, built: func(int, bool) {}, runs: func(string) {}, stuck: func() {}, watchAgain: func() {},
 		answer: f.answer,
 		say:    f.say,
 	}
@@ -650,9 +657,19 @@ func TestNoOverlap(t *testing.T) {
 	f.prepared(nil)
 	f.surveyed()
 	f.obey()
+	if v := makeStatus(&f.s.state, f.clock(), time.Now(), facts{}); v.Generations[0].Drain != nil {
+		f.fatalf("generation %d has ended, and drains", v.Generations[0].Generation)
+	}
+	f.advance(l.drainTimeout + time.Second) // the successor takes long; the predecessor has ended
 	f.serve()
 	f.advance(time.Second)
 	f.want("3 serving")
+	f.wantSaid("generation 1 gone status=SIGTERM drained=0s")
+	for _, m := range f.said {
+		if text := m.String(); strings.Contains(text, "did not end") || strings.Contains(text, "still draining") {
+			f.fatalf("said %q", text)
+		}
+	}
 }
 
 // withWatch is a world whose first generation serves and whose program is watched.
@@ -738,9 +755,39 @@ func TestNotYet(t *testing.T) {
 	if again != notYetPatience {
 		f.fatalf("looked again %d times", again)
 	}
+	stuck := 0
+	f.s.world.stuck = func() { stuck++ }
 	f.prepared(cannotStart("./app", syscall.ETXTBSY))
 	f.wantSaid(`failed: cannot start "./app": text file busy`)
 	f.want("1 serving")
+	shown := f.said[:0:0]
+	for _, m := range f.said {
+		if m.level != levelVerbose && strings.Contains(m.String(), "app changed") {
+			shown = append(shown, m)
+		}
+	}
+	if stuck != 1 || len(shown) != 1 {
+		f.fatalf("the watch was told %d times, a change was shown %d times", stuck, len(shown))
+	}
+}
+
+// TestStuck: what could not be executed is tried again once it has changed in any way.
+func TestStuck(t *testing.T) {
+	f := withWatch(t)
+	stuck := 0
+	f.s.world.stuck = func() { stuck++ }
+	f.disk = "new"
+	f.ask(askRestart, "SIGHUP")
+	f.prepared(nil)
+	f.badExec(true)
+	f.wantSaid("generation 2 failed: ")
+	if stuck != 1 {
+		f.fatalf("the watch was told %d times", stuck)
+	}
+	f.step(event{kind: evChanged, trigger: trigger{name: "app", to: "new", program: true, stuck: true}})
+	f.serve()
+	f.advance(time.Second)
+	f.want("1 draining", "3 serving")
 }
 
 // TestToldFirst: the word of a program may be heard before the word that it runs.

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -43,8 +42,8 @@ func (v verdictView) status() int {
 // words is a verdict in one line.
 func (v verdictView) words() string {
 	after := ""
-	if v.Took > 0 {
-		after = " after " + brief(time.Duration(v.Took*float64(time.Second)))
+	if took := shortTime(v.Took); took != "" {
+		after = " after " + took
 	}
 	switch v.Result {
 	case promoted:
@@ -230,7 +229,7 @@ func tamed(text string, most int) string {
 		switch {
 		case r == '\t' || r == '\n':
 			return ' '
-		case r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029':
+		case acted(r):
 			return '?'
 		}
 		return r

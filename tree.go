@@ -25,7 +25,7 @@ import (
 const (
 	hashMost = 512 << 20       // bytes of a tree that are read at the start, and of one file ever; the rest is known by its stat
 	readMost = 20_000          // files that are
-	treeMost = 100_000         // files of a tree; there are no more
+	treeMost = 100_000         // files and directories of a tree; there are no more
 	busyMost = 5 * time.Second // a data file may be held open for writing for good, or written all the time
 )
 
@@ -199,8 +199,8 @@ func (t *fileTree) walk(rel string, rules []ignoreRule, found map[string]signatu
 	}
 	t.rules[dir] = rules
 	for _, e := range entries {
-		if len(found) >= treeMost {
-			t.w.sayOnce(warning("cannot watch all of %q: it has more than %d files", t.root, treeMost).end("-i leaves out"))
+		if len(found)+len(t.rules) >= treeMost {
+			t.w.sayOnce(warning("cannot watch all of %q: it has more than %d files and directories", t.root, treeMost).end("-i leaves out"))
 			return
 		}
 		name := path.Join(rel, e.Name())

@@ -41,9 +41,6 @@ const (
 	statusBroken = 1                      // something was lost, or a restart failed
 )
 
-// errInterrupted ends a trial by a signal.
-var errInterrupted = errors.New("interrupted")
-
 // errPatience says that something did not come in time.
 var errPatience = errors.New("took too long")
 
@@ -112,10 +109,12 @@ func newTryout(cfg *config, environ []string) *tryout {
 func (t *tryout) explain(err error, stderr io.Writer) int {
 	var e *execError
 	var u *usageError
+	var s *signalError
 	switch {
-	case errors.Is(err, errInterrupted):
+	case errors.As(err, &s):
 		_, _ = fmt.Fprintln(stderr, "hotwrap: error: the trial was interrupted; all that it started has ended")
-		return 128 + int(syscall.SIGINT)
+		sig, _ := s.sig.(syscall.Signal)
+		return exitStatus{Signal: sig}.shell()
 	case errors.As(err, &e), errors.As(err, &u), t.fault == "":
 		return report(stderr, err)
 	}
@@ -235,7 +234,7 @@ func (t *tryout) wait(limit time.Duration, done func() bool) error {
 			return errOver
 		case sig := <-t.signals:
 			if sig != syscall.SIGPIPE {
-				return errInterrupted
+				return &signalError{sig}
 			}
 		case <-timer.C:
 			return errPatience
@@ -388,11 +387,15 @@ func (t *tryout) outputFile() string { return filepath.Join(t.dir, "output") }
 
 // lastWords are the last lines of what the program wrote.
 func (t *tryout) lastWords() {
-	text, err := os.ReadFile(t.outputFile())
+	f, err := os.Open(t.outputFile())
 	if err != nil {
 		return
 	}
-	for line := range strings.Lines(string(text[max(len(text)-trialWords*trialLine, 0):])) {
+	defer func() { _ = f.Close() }()
+	text := make([]byte, trialWords*trialLine)
+	end, _ := f.Seek(0, io.SeekEnd)
+	n, _ := f.ReadAt(text, max(end-int64(len(text)), 0))
+	for line := range strings.Lines(string(text[:n])) {
 		t.word(line)
 	}
 }

@@ -3,8 +3,11 @@ package main
 // This file tries what a trial makes of the command line, and of hotwrap's log.
 
 import (
+	"io"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -115,5 +118,30 @@ func TestTrialHears(t *testing.T) {
 	}
 	if !slices.Equal(tr.words, []string{"a line of the program"}) || tr.fault != "no such option --x" || tr.serving != 2 || !tr.gone[1] {
 		t.Errorf("got %q, %q, serving %d, gone %v", tr.words, tr.fault, tr.serving, tr.gone)
+	}
+}
+
+// TestTrialInterrupted: the exit status tells which signal it was.
+func TestTrialInterrupted(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		tr := newTryout(&config{}, nil)
+		tr.signals <- sig
+		if status := tr.explain(tr.pass(time.Hour), io.Discard); status != 128+int(sig) {
+			t.Errorf("%v: status %d", sig, status)
+		}
+	}
+}
+
+// TestTrialWords: of what the program wrote the last lines are kept, however much it was, as plain text.
+func TestTrialWords(t *testing.T) {
+	tr := newTryout(&config{}, nil)
+	tr.dir = t.TempDir()
+	text := strings.Repeat("x\n", 100_000) + "\x1b]0;title\x07last\n"
+	if err := os.WriteFile(tr.outputFile(), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tr.lastWords()
+	if n := len(tr.words); n != trialWords || tr.words[n-1] != "]0;titlelast" {
+		t.Errorf("%d lines: %q", n, tr.words)
 	}
 }

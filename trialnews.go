@@ -139,7 +139,7 @@ func (t *tryout) heard(l logLine) {
 
 // word keeps a line of the program.
 func (t *tryout) word(line string) {
-	t.words = append(t.words, strings.TrimSpace(line[:min(len(line), trialLine)]))
+	t.words = append(t.words, oneLine(strings.TrimSpace(line), trialLine))
 	t.words = t.words[max(len(t.words)-trialWords, 0):]
 }
 

@@ -279,8 +279,9 @@ func (s *supervisor) signalWorkers(r request) {
 	}
 	if len(v.Pids) == 0 {
 		v.Result, v.Reason = failed, "no worker runs"
+	} else {
+		s.say(info("signal sent").with("signal", signalName(r.Signal)).with("pids", v.Pids).with("by", r.by()))
 	}
-	s.say(info("signal sent").with("signal", signalName(r.Signal)).with("pids", v.Pids).with("by", r.by()))
 	s.remember(v)
 }
 

@@ -1,7 +1,12 @@
 package main
 
+// This file proves that every request gets its verdict, and that nobody else does.
+
 import (
+	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 // TestAwaitSignalled: who asks for the verdict on a request that a signal made waits for it like anybody.
@@ -59,5 +64,41 @@ func TestWatchDisplaces(t *testing.T) {
 	f.surveyed()
 	if build := f.s.serving().Image.Build; build != "newer" {
 		f.fatalf("build %q serves, the verdicts are %v", build, f.answers)
+	}
+}
+
+// TestLeft: who waits no more is forgotten, and everybody else is answered.
+func TestLeft(t *testing.T) {
+	f := started(t, defaultLimits())
+	stays := make(chan verdict, 1)
+	for n := range 3 {
+		reply := make(chan verdict, 1)
+		f.step(event{kind: evRequest, request: request{ID: "deploy", Ask: askRestart}, reply: reply})
+		if n == 1 {
+			stays = reply
+			continue
+		}
+		f.step(event{kind: evLeft, reply: reply})
+	}
+	if n := len(f.s.replies["deploy"]); n != 1 {
+		f.fatalf("%d wait", n)
+	}
+	f.serve()
+	f.advance(f.s.limits.bake)
+	if len(stays) != 1 {
+		f.fatalf("who stayed is not answered")
+	}
+}
+
+// TestSignalNobody: where no worker runs, nobody is said to have been signalled.
+func TestSignalNobody(t *testing.T) {
+	f := newFakeWorld(t, defaultLimits(), func() instant { return instant(time.Hour) })
+	f.s.start()
+	f.ask(askSignal, "hotwrap signal")
+	if f.answers["1"] != failed {
+		f.fatalf("the verdict is %q", f.answers["1"])
+	}
+	if i := slices.IndexFunc(f.said, func(m message) bool { return strings.Contains(m.String(), "signal sent") }); i >= 0 {
+		f.fatalf("it says %q", f.said[i])
 	}
 }

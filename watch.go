@@ -42,6 +42,7 @@ type trigger struct {
 	size     int64
 	program  bool   // the executable itself: to is its build
 	owed     bool   // a start from it was put off
+	stuck    bool   // it could not be executed before: its mode may be another
 	sources  bool   // what --build builds from
 	build    int    // the number of the one that sources ask for; else of the last one known to have ended
 	what     string // of a tree: "views/a.html", "3 files"
@@ -95,12 +96,21 @@ const (
 	wordNoExec                   // it may not be executed
 )
 
+// headerWord is what a program's header says of it.
+type headerWord int
+
+const (
+	headerWhole  headerWord = iota
+	headerOdd               // it is of no known format, or not there yet
+	headerBroken            // there must be more of the file
+)
+
 // disk is what the watcher needs of files, so that tests can be the files.
 type disk struct {
 	stat    func(path string) (signature, error) // of what a symlink leads to
 	word    func(path string, program bool) kernelWord
-	whole   func(path string, size int64) bool // its header is complete and agrees with its size
-	content func(path string) string           // short hash
+	header  func(path string, size int64) headerWord // whether it agrees with the size
+	content func(path string) string                 // short hash
 	chain   func(path string) ([]place, error)
 	slow    func(dir string) string // why events from there cannot be trusted, "" they can
 	add     func(dir string) error
@@ -153,6 +163,7 @@ type commandKind int
 
 const (
 	tellRuns commandKind = iota
+	tellStuck
 	tellLook
 	tellBuilt
 )
@@ -233,6 +244,9 @@ func (w *watcher) stop() {
 // runs tells that a generation is started from this build: it is what a change is compared with now. ""
 // tells that what was told could not be started, as the file was not ready: it is told again once it is.
 func (w *watcher) runs(build string) { w.tell(command{kind: tellRuns, build: build}) }
+
+// cannotRun tells that the program could not be executed: the next change is told, even if it is of the mode alone.
+func (w *watcher) cannotRun() { w.tell(command{kind: tellStuck}) }
 
 // look asks for a look at the program now.
 func (w *watcher) look() { w.tell(command{kind: tellLook}) }
@@ -363,6 +377,10 @@ func (w *watcher) obey(c command, now time.Time) {
 		w.started = true
 		if p != nil {
 			p.started(c.build, now)
+		}
+	case tellStuck:
+		if p != nil {
+			p.told, p.stuck = "", true
 		}
 	case tellLook:
 		if p != nil {

@@ -53,10 +53,10 @@ func execCheck(path string) (kernelWord, bool) {
 		return wordFree, true
 	case unix.ETXTBSY:
 		return wordBusy, true
-	case unix.EACCES, unix.EPERM:
+	case unix.EACCES:
 		return wordNoExec, true
 	}
-	return wordNone, false
+	return wordNone, false // EPERM too: a seccomp filter says so of what it does not know
 }
 
 // slowKinds are the file systems on which files change without events: somebody else writes them.

@@ -524,7 +524,7 @@ func TestChain(t *testing.T) {
 	}
 }
 
-func TestWholeFile(t *testing.T) {
+func TestHeaderOf(t *testing.T) {
 	elf, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Skip("no /proc")
@@ -532,21 +532,21 @@ func TestWholeFile(t *testing.T) {
 	tests := []struct {
 		name    string
 		content []byte
-		want    bool
+		want    headerWord
 	}{
-		{"script", script("one"), true},
-		{"script cut in its first line", []byte("#!/bin/s"), false},
-		{"ELF", elf, true},
-		{"ELF cut", elf[:len(elf)/2], false},
-		{"ELF cut in the header", elf[:60], false},
-		{"ELF cut in the middle", elf[:40<<10], false},
-		{"zeros", make([]byte, 4096), false},
-		{"nothing", nil, false},
+		{"script", script("one"), headerWhole},
+		{"script cut in its first line", []byte("#!/bin/s"), headerOdd},
+		{"script without one", []byte("exec ./app\n"), headerOdd},
+		{"ELF", elf, headerWhole},
+		{"ELF cut in the header", elf[:60], headerBroken},
+		{"ELF cut in the middle", elf[:40<<10], headerBroken},
+		{"zeros", make([]byte, 4096), headerOdd},
+		{"nothing", nil, headerOdd},
 	}
 	for _, tt := range tests {
 		file := filepath.Join(t.TempDir(), "file")
 		write(t, file, tt.content)
-		if got := wholeFile(file, int64(len(tt.content))); got != tt.want {
+		if got := headerOf(file, int64(len(tt.content))); got != tt.want {
 			t.Errorf("%s: got %v", tt.name, got)
 		}
 	}
