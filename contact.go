@@ -109,7 +109,10 @@ func (k *seeker) visit(ctx context.Context, p *contact, limit time.Duration) {
 
 // inspect looks at a socket's directories before anybody connects to it. A place that passes may answer.
 func (k *seeker) inspect(p *contact) (standing, error) {
-	dir := filepath.Dir(p.path)
+	dir, err := filepath.Abs(filepath.Dir(p.path)) // $HOTWRAP_CONTROL may be a relative one
+	if err != nil {
+		return p.unseen(err)
+	}
 	if p.root == "" { // else the kernel would follow a symlink there from our own root
 		resolved, err := filepath.EvalSymlinks(dir)
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -92,7 +93,14 @@ func listenHTTP(addr string) (net.Listener, error) {
 	}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
-	return lc.Listen(context.Background(), "tcp", addr)
+	l, err := lc.Listen(context.Background(), "tcp", addr)
+	var op *net.OpError
+	if errors.Is(err, syscall.EADDRINUSE) && errors.As(err, &op) {
+		if at, ok := op.Addr.(*net.TCPAddr); ok {
+			return nil, inUse(portHolder("tcp", at.AddrPort()))
+		}
+	}
+	return l, err
 }
 
 // close ends the service: who waits is answered first, within a limit.
@@ -121,7 +129,7 @@ func permitted(next http.Handler, group int) http.Handler {
 		member := group >= 0 && p.known && (p.gid == group || slices.Contains(p.groups, group))
 		switch {
 		case p.owns():
-		case member && r.URL.Path != "/stop" && r.URL.Path != "/signal":
+		case member && (r.Method != http.MethodPost || r.URL.Path == "/restart" || r.URL.Path == "/rollback"):
 		case member:
 			deny(w, http.StatusForbidden, "cannot "+r.URL.Path[1:]+": the control group may restart, roll back and look", "")
 			return

@@ -13,6 +13,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -362,14 +365,32 @@ func (w *writer) reopen(by string) {
 	}
 }
 
-// openLog opens a log file to append to it. A fifo without a reader is an error instead of a wait.
+var errForeignLink = errors.New("it is a symlink, and not root's; whoever made it chooses what root writes to")
+
+// openLog opens a log file to append to it. A fifo without a reader is an error instead of a wait. Where hotwrap is root
+// and the program's user owns the directory, a symlink in it may lead anywhere: only root's own is followed.
 func openLog(path string) (fd int, err error) {
+	flags := unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK
+	follow := os.Geteuid() != 0 || firmLink(path)
+	if !follow {
+		flags |= unix.O_NOFOLLOW
+	}
 	for {
-		fd, err = unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0o600)
-		if err != unix.EINTR {
+		fd, err = unix.Open(path, flags, 0o600)
+		switch {
+		case !follow && (err == unix.ELOOP || err == unix.EMLINK): // open(2), on FreeBSD
+			return fd, errForeignLink
+		case err != unix.EINTR:
 			return fd, err
 		}
 	}
+}
+
+// firmLink tells whether path is a symlink that nobody but root can have put there, nor exchange.
+func firmLink(path string) bool {
+	link, err1 := os.Lstat(path)
+	dir, err2 := os.Stat(filepath.Dir(path))
+	return err1 == nil && err2 == nil && link.Mode()&fs.ModeSymlink != 0 && reliable(owner(link)) && fit(dir, false) == nil
 }
 
 func isRegular(fd int) bool {

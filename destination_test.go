@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -327,4 +328,42 @@ func TestReopenAfterCut(t *testing.T) {
 		}
 		unix.Close(w.fd)
 	}
+}
+
+// TestForeignLink: root's log does not go where the program's user has put a symlink to; root's own links are followed.
+func TestForeignLink(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	dir := t.TempDir()
+	victim, link := filepath.Join(dir, "victim"), filepath.Join(dir, "log", "app.log")
+	if err := os.Mkdir(filepath.Dir(link), 0o755); err != nil { //nolint:gosec // as those of logs are
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		dir, link int // owners
+		want      error
+	}{{0, 0, nil}, {0, 65534, errForeignLink}, {65534, 65534, errForeignLink}, {65534, 0, errForeignLink}} {
+		_ = os.Remove(link)
+		err := errors.Join(os.Symlink(victim, link), os.Lchown(link, c.link, -1), os.Chown(filepath.Dir(link), c.dir, -1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := openLog(link)
+		if err == nil {
+			_ = unix.Close(fd)
+		}
+		if !errors.Is(err, c.want) {
+			t.Errorf("directory of %d, symlink of %d: %v, want %v", c.dir, c.link, err, c.want)
+		}
+		if _, err := os.Lstat(victim); (err == nil) != (c.want == nil) {
+			t.Errorf("directory of %d, symlink of %d: the other file: %v", c.dir, c.link, err)
+		}
+		_ = os.Remove(victim)
+	}
+	fd, err := openLog("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Close(fd)
 }

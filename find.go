@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -366,27 +365,6 @@ func namesIn(dir, start string) (paths []string) {
 	}
 	return paths
 }
-
-// socketsOf reads the paths of control sockets that somebody listens on from a table like /proc/net/unix. Only
-// those of this network namespace are in it, and each is as its own process calls it.
-func socketsOf(table io.Reader) (paths []string) {
-	const fields = 7 // then comes the path: proc(5)
-	lines := newLines(table)
-	for lines.Scan() && len(paths) < contactsMost {
-		var cells [fields]string
-		rest := lines.Text()
-		for i := range cells {
-			cells[i], rest, _ = strings.Cut(strings.TrimLeft(rest, " "), " ")
-		}
-		flags, err := strconv.ParseUint(cells[3], 16, 32)
-		if err == nil && flags&acceptsConnections != 0 && isControlPath(rest) {
-			paths = append(paths, rest)
-		}
-	}
-	return paths
-}
-
-const acceptsConnections = 1 << 16 // __SO_ACCEPTCON, include/linux/net.h
 
 // isControlPath tells whether a socket's path is like those of hotwrap's.
 func isControlPath(path string) bool {

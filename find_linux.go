@@ -4,26 +4,24 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	canListSockets = true
-	tableMost      = 16 << 20 // bytes of /proc/net/unix that are read
-)
+const canListSockets = true
 
 // boundSockets lists the control sockets in the network namespace of a process, which is given by its directory in /proc.
-func boundSockets(proc string) []string {
-	f, err := os.Open(proc + "/net/unix")
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = f.Close() }()
-	return socketsOf(io.LimitReader(f, tableMost))
+// Each path is as its own process calls it.
+func boundSockets(proc string) (paths []string) {
+	eachLine(proc+"/net/unix", func(line string) bool {
+		if s, ok := parseUnixRow(line); ok && s.listening && isControlPath(s.path) {
+			paths = append(paths, s.path)
+		}
+		return len(paths) < contactsMost
+	})
+	return paths
 }
 
 // otherRoot is the root directory of a process as we reach it; "" where it is ours.

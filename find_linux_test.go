@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -92,5 +93,30 @@ func TestFindStranger(t *testing.T) {
 	}
 	if fit := k.fitting(all); len(fit) != 1 || fit[0].path != ours {
 		t.Errorf("of %v are meant %v", all, fit)
+	}
+}
+
+// TestBoundSockets: of all sockets in the table only those are taken that a hotwrap may listen on.
+func TestBoundSockets(t *testing.T) {
+	const table = "Num       RefCount Protocol Flags    Type St Inode Path\n" +
+		"0000000000000000: 00000002 00000000 00010000 0001 01 21112 /run/hotwrap/control/web.sock\n" +
+		"0000000000000000: 00000003 00000000 00000000 0001 03 21113 /run/hotwrap/control/connected.sock\n" +
+		"0000000000000000: 00000002 00000000 00010000 0001 01 21114 /tmp/a b/control-deploy/api.sock\n" +
+		"0000000000000000: 00000002 00000000 00010000 0001 01 21115 @/run/control/abstract.sock\n" +
+		"0000000000000000: 00000002 00000000 00010000 0001 01 21116 control/relative.sock\n" +
+		"0000000000000000: 00000002 00000000 00010000 0001 01 21117 /run/x/../control/dots.sock\n" +
+		"0000000000000000: 00000002 00000000 00010000 0001 01 21118 /run/dbus/system_bus_socket\n" +
+		"0000000000000000: 00000002 00000000 00010000 0001 01 21119\n" +
+		"junk\n\n"
+	want := []string{"/run/hotwrap/control/web.sock", "/tmp/a b/control-deploy/api.sock"}
+	proc := t.TempDir()
+	if err := os.Mkdir(filepath.Join(proc, "net"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(proc, "net/unix"), []byte(table), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := boundSockets(proc); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -229,23 +228,11 @@ func TestFindTrust(t *testing.T) {
 		}
 	}
 	wantPath(t, environ, "hwtest-trust", web)
-}
-
-func TestSocketsOf(t *testing.T) {
-	const table = "Num       RefCount Protocol Flags    Type St Inode Path\n" +
-		"0000000000000000: 00000002 00000000 00010000 0001 01 21112 /run/hotwrap/control/web.sock\n" +
-		"0000000000000000: 00000003 00000000 00000000 0001 03 21113 /run/hotwrap/control/connected.sock\n" +
-		"0000000000000000: 00000002 00000000 00010000 0001 01 21114 /tmp/a b/control-deploy/api.sock\n" +
-		"0000000000000000: 00000002 00000000 00010000 0001 01 21115 @/run/control/abstract.sock\n" +
-		"0000000000000000: 00000002 00000000 00010000 0001 01 21116 control/relative.sock\n" +
-		"0000000000000000: 00000002 00000000 00010000 0001 01 21117 /run/x/../control/dots.sock\n" +
-		"0000000000000000: 00000002 00000000 00010000 0001 01 21118 /run/dbus/system_bus_socket\n" +
-		"0000000000000000: 00000002 00000000 00010000 0001 01 21119\n" +
-		"junk\n\n"
-	want := []string{"/run/hotwrap/control/web.sock", "/tmp/a b/control-deploy/api.sock"}
-	if got := socketsOf(strings.NewReader(table)); !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
+	if err := os.Chmod(base, 0o777); err != nil { //nolint:gosec // it is what must not be
+		t.Fatal(err)
 	}
+	t.Chdir(filepath.Dir(web))
+	wantNone(t, []string{"HOTWRAP_CONTROL=" + filepath.Base(web)}, "", exitNobody, "is not trusted", "writable by others", base)
 }
 
 // TestLongPath: what lies below another root directory can be reached, however long its path is.
