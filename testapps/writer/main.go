@@ -131,7 +131,7 @@ func inRanges(file, src string, content []byte, pause func() error) error {
 	}
 	err = each(content, pause, func(_ int, part []byte) error {
 		for left := len(part); left > 0; {
-			n, err := unix.CopyFileRange(int(from.Fd()), nil, int(f.Fd()), nil, left, 0)
+			n, err := copyRange(int(from.Fd()), int(f.Fd()), left)
 			if err != nil || n == 0 {
 				return cmp.Or(err, io.ErrUnexpectedEOF)
 			}
