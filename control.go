@@ -555,6 +555,7 @@ func (g *guarded) keep() {
 	}
 	var all []entry
 	most := 0 // connections since there were none
+	first := true
 	for {
 		var m mark
 		select {
@@ -565,6 +566,10 @@ func (g *guarded) keep() {
 		at := slices.IndexFunc(all, func(e entry) bool { return e.conn == m.conn })
 		switch {
 		case m.what == connOpen:
+			if first {
+				first = false
+				debug.SetGCPercent(controlGC) // not before: a start does not wait for it
+			}
 			all = append(all, entry{conn: m.conn})
 			if len(all) > controlConns {
 				oldest := slices.IndexFunc(all, func(e entry) bool { return !e.busy }) // at worst the new one

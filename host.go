@@ -16,7 +16,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"syscall"
@@ -226,7 +225,6 @@ func (h *host) takePlace(cfg *config, environ []string) error {
 
 // admit lets clients in. It comes after the first generation was begun, which does not wait for it.
 func (h *host) admit() {
-	debug.SetGCPercent(controlGC)
 	f := facts{
 		version: versionText(), pid: os.Getpid(), uid: os.Geteuid(), since: time.Now(),
 		argv: h.program.argv, dir: h.program.dir, numbers: h.program.numbers,
