@@ -1,7 +1,7 @@
 package main
 
-// This file is the einhorn ack, another way for a worker to tell that it is ready: one line on a stream socket. The rules
-// are those of ready.go.
+// This file is the einhorn ack, another way for a worker to tell that it is ready: one line on a stream socket, which it
+// connects to (EINHORN_SOCK_PATH) or has been given (EINHORN_SOCK_FD). The rules are those of ready.go.
 
 import (
 	"bytes"
@@ -10,8 +10,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -164,6 +168,75 @@ func readLine(conn *net.UnixConn, buf []byte) ([]byte, bool) {
 		n += got
 	}
 	return nil, false
+}
+
+// ackNumber is the descriptor that -e EINHORN_SOCK_FD=N asks for, -1 if it does not: as with einhorn's -g, nobody gets one
+// more descriptor who did not ask. Another's is taken.
+func ackNumber(env []string, taken int) (int, error) {
+	value := getenv(env, "EINHORN_SOCK_FD")
+	if value == "" {
+		return -1, nil
+	}
+	n, err := strconv.Atoi(value)
+	switch {
+	case err != nil || n < 3 || n > 1023 || strconv.Itoa(n) != value:
+		return -1, usage("--env EINHORN_SOCK_FD=%q: a descriptor for acks is a number from 3 to 1023", value)
+	case n == taken:
+		return -1, usage("--env EINHORN_SOCK_FD=%q: that is the descriptor of --ready", value)
+	}
+	return n, nil
+}
+
+// openAckSocket makes what EINHORN_SOCK_FD names: a stream socket that is connected already, for acks. The worker's end is
+// the caller's, to pass on and to close; stop is to be called once. Anything else that comes in is thrown away.
+func openAckSocket(post poster) (workerEnd int, stop func() []notice, err error) {
+	var ends [2]int
+	syscall.ForkLock.RLock() // there is no SOCK_CLOEXEC on darwin
+	if ends, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0); err == nil {
+		unix.CloseOnExec(ends[0])
+		unix.CloseOnExec(ends[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return -1, nil, fmt.Errorf("cannot make an ack socket: %w", err)
+	}
+	_ = unix.SetNonblock(ends[0], true)
+	r := os.NewFile(uintptr(ends[0]), "ack socket")
+	done, told := make(chan struct{}), make(chan []notice, 1)
+	go func() { told <- hearAcks(r, post, done) }()
+	return ends[1], func() []notice {
+		close(done)
+		_ = r.SetReadDeadline(longAgo)
+		defer r.Close()
+		return <-told
+	}, nil
+}
+
+// hearAcks reads r to its end or until done, and posts every ack. It returns what could not be posted. The kernel names
+// no sender here, so it is the process that the ack names, as in einhorn.
+func hearAcks(r *os.File, post poster, done <-chan struct{}) []notice {
+	buf := make([]byte, maxAckLine)
+	for n := 0; ; {
+		got, err := r.Read(buf[n:])
+		if errors.Is(err, os.ErrDeadlineExceeded) { // stop: take what the kernel still holds
+			got = readNow(r, buf[n:])
+		}
+		n += got
+		for i := bytes.IndexByte(buf[:n], '\n'); i >= 0; i = bytes.IndexByte(buf[:n], '\n') {
+			pid, bad := parseAck(buf[:i])
+			n = copy(buf, buf[i+1:n])
+			ack := notice{ready: true, mainPID: pid, pid: pid, uid: -1, by: "ack"}
+			if bad == nil && !post(ack, done) {
+				return []notice{ack}
+			}
+		}
+		if n == len(buf) {
+			n = 0 // too long for an ack
+		}
+		if err != nil {
+			return nil
+		}
+	}
 }
 
 // end breaks off what c still reads, waits until what it has read is taken, and returns what could not be posted.

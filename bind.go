@@ -593,3 +593,8 @@ func listenFDS(numbers []int) int {
 	}
 	return n
 }
+
+// missesListeners tells whether there are listeners beyond the first n numbers. Below 3 none is meant: that is inetd's way.
+func missesListeners(numbers []int, n int) bool {
+	return slices.ContainsFunc(numbers, func(fd int) bool { return fd >= firstListenFD+n })
+}

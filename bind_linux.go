@@ -47,6 +47,7 @@ func (s listenSpec) setLinuxOptions(fd, family, backlog int) error {
 		{s.freebind, "freebind", level, freebind, 1},
 		{s.deferAccept, "defer", unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1},
 		{s.fastopen, "fastopen", unix.IPPROTO_TCP, unix.TCP_FASTOPEN, backlog}, // its queue is as long as the other
+		{s.nodelay, "nodelay", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},          // what is accepted inherits it
 	} {
 		if o.on {
 			if err := unix.SetsockoptInt(fd, o.level, o.opt, o.number); err != nil {

@@ -94,7 +94,7 @@ func TestParseListen(t *testing.T) {
 			{"unix:@a", "unix:@a"},
 			{"unix://@a", "unix:@a"},
 			{"unixgram:@a/b", "unixgram:@a/b"},
-			{"80,mptcp,fastopen,defer,device=lo,freebind", ":80,freebind,device=lo,defer,fastopen,mptcp"},
+			{"80,mptcp,nodelay,fastopen,defer,device=lo,freebind", ":80,freebind,device=lo,defer,fastopen,nodelay,mptcp"},
 		}...)
 	}
 	for _, tt := range tests {
@@ -178,7 +178,7 @@ func TestParseListenRefuses(t *testing.T) {
 			{"unix:@a,mode=0600", `option "mode" is for unix socket paths only`},
 		}...)
 	} else {
-		for _, option := range []string{"defer", "fastopen", "mptcp", "device=lo", "freebind"} {
+		for _, option := range []string{"defer", "fastopen", "nodelay", "mptcp", "device=lo", "freebind"} {
 			name, _, _ := strings.Cut(option, "=")
 			tests = append(tests, struct{ text, want string }{
 				"80," + option, fmt.Sprintf("option %q is not available on %s", name, runtime.GOOS),
@@ -351,6 +351,7 @@ func TestOpenListeners(t *testing.T) {
 		{"unix:@hotwrap/test-a", "unix", "@hotwrap/test-a", "test-a", "AF_UNIX", 0, true},
 		{"127.0.0.1:0,defer,fastopen,freebind,device=lo", "tcp", "127.0.0.1", "0", "AF_INET", unix.IPPROTO_TCP, true},
 		{"127.0.0.1:0,mptcp", "tcp", "127.0.0.1", "0", "AF_INET", 262, true},
+		{"127.0.0.1:0,nodelay", "tcp", "127.0.0.1", "0", "AF_INET", unix.IPPROTO_TCP, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.text, func(t *testing.T) {
@@ -384,6 +385,10 @@ func TestOpenListeners(t *testing.T) {
 			}
 			if option(t, l.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT) != 0 {
 				t.Error("SO_REUSEPORT is on")
+			}
+			nodelay := l.network == "tcp" && option(t, l.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY) != 0
+			if nodelay != strings.Contains(tt.text, "nodelay") {
+				t.Errorf("TCP_NODELAY %v", nodelay)
 			}
 			if protocol, err := protocolOf(l.fd); runtime.GOOS == "linux" && (err != nil || protocol != tt.protocol) {
 				t.Errorf("protocol %d, want %d, %v", protocol, tt.protocol, err)

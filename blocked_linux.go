@@ -93,8 +93,8 @@ func awaited(c blockedCall, n callNumbers, memory func(addr, size uint64) []byte
 	case slices.Contains(n.fd, c.number):
 		in = func(fd int) bool { return uint32(c.args[0]) == uint32(fd) }
 	case slices.Contains(n.poll, c.number):
-		set := memory(c.args[0], 8*uint64(min(uint32(c.args[1]), maxSet)))
-		in = func(fd int) bool { return inPollSet(set, fd) }
+		set := pollSet(memory(c.args[0], 8*uint64(min(uint32(c.args[1]), maxSet))))
+		in = func(fd int) bool { return set[fd] }
 	case slices.Contains(n.sel, c.number):
 		size := min(uint32(c.args[0]), maxSet)
 		set := memory(c.args[1], uint64(size+7)/8)
@@ -113,15 +113,15 @@ func awaited(c blockedCall, n callNumbers, memory func(addr, size uint64) []byte
 
 const pollRDNorm = 0x40 // on a socket the same as POLLIN; x/sys has no name for it
 
-// inPollSet reports whether an array of struct pollfd (int fd; short events, revents) waits for input on fd.
-func inPollSet(set []byte, fd int) bool {
+// pollSet are the descriptors for whose input an array of struct pollfd (int fd; short events, revents) waits.
+func pollSet(set []byte) map[int]bool {
+	fds := map[int]bool{}
 	for ; len(set) >= 8; set = set[8:] {
-		events := binary.LittleEndian.Uint16(set[4:])
-		if binary.LittleEndian.Uint32(set) == uint32(fd) && events&(unix.POLLIN|pollRDNorm) != 0 {
-			return true
+		if binary.LittleEndian.Uint16(set[4:])&(unix.POLLIN|pollRDNorm) != 0 {
+			fds[int(int32(binary.LittleEndian.Uint32(set)))] = true
 		}
 	}
-	return false
+	return fds
 }
 
 // inFdSet reports whether fd is in an fd_set: an array of longs, and so on little-endian machines one of bytes.

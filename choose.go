@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,7 +108,8 @@ func (w *watcher) choosePath(name string) {
 			w.addExecutable()
 		}
 		t.own = w.cfg.find
-		t.learn()
+		t.findOwn()
+		maps.DeleteFunc(t.leaves, func(name string, _ *leaf) bool { return t.isOwn(name) })
 	}
 	if !t.file || len(t.leaves) > 0 {
 		w.targets = append(w.targets, t)

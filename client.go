@@ -58,15 +58,6 @@ type news struct {
 	answerError
 }
 
-// answerError is hotwrap's own word for what went wrong.
-type answerError struct {
-	Code int    `json:"-"` // of HTTP
-	Text string `json:"error"`
-	Hint string `json:"hint"`
-}
-
-func (e *answerError) Error() string { return e.Text }
-
 var (
 	errLost   = errors.New("the connection to hotwrap ended")
 	errEnded  = errors.New("has ended")
@@ -235,7 +226,7 @@ func (a *asker) verdict(ctx context.Context, body map[string]any) (json.RawMessa
 
 // ask asks once. It returns nothing where nothing is waited for.
 func (a *asker) ask(ctx context.Context, body map[string]any) (json.RawMessage, error) {
-	answer, err := a.send(ctx, http.MethodPost, "/"+a.verb.name(), body, "application/x-ndjson")
+	answer, err := a.send(ctx, http.MethodPost, "/"+a.verb.name(), body, ndjson)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +237,7 @@ func (a *asker) ask(ctx context.Context, body map[string]any) (json.RawMessage, 
 	switch {
 	case a.accepted && a.verb.has("wait") && a.wait == waitNone:
 		return nil, nil
-	case !strings.HasPrefix(answer.Header.Get("Content-Type"), "application/x-ndjson"):
+	case !strings.HasPrefix(answer.Header.Get("Content-Type"), ndjson):
 		return readVerdict(answer)
 	}
 	return a.follow(answer.Body)
@@ -400,7 +391,7 @@ func (a *asker) show(n *news) {
 // drains tells of everybody who has drained from now on. The channel is closed when hotwrap is lost.
 func (a *asker) drains(ctx context.Context) <-chan news {
 	seen := make(chan news, 64)
-	answer, err := a.send(ctx, http.MethodGet, "/events", nil, "application/x-ndjson") //nolint:bodyclose // by the goroutine
+	answer, err := a.send(ctx, http.MethodGet, "/events", nil, ndjson) //nolint:bodyclose // by the goroutine
 	if err != nil {
 		close(seen)
 		return seen

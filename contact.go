@@ -95,13 +95,13 @@ func (k *seeker) visit(ctx context.Context, p *contact, limit time.Duration) {
 		p.standing, p.why = p.refusal(err)
 		return
 	}
-	_ = conn.Close()
-	if err := askSelf(ctx, p.httpClient(), &p.self); err != nil {
+	defer func() { _ = conn.Close() }()
+	if err := askSelf(ctx, clientOver(func(context.Context) (net.Conn, error) { return conn, nil }), &p.self); err != nil {
 		p.standing, p.why = contactMute, plainError(err)
 		if errors.Is(err, context.DeadlineExceeded) {
 			p.why = fmt.Errorf("it says nothing for %s", brief(limit))
 		}
-		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
+		if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 			p.standing = contactDead // it went in this moment
 		}
 	}
@@ -218,12 +218,17 @@ func (k *seeker) dial(ctx context.Context, p *contact) (net.Conn, caller, error)
 
 // httpClient asks p over HTTP. Who listens is looked at again with each connection.
 func (p *contact) httpClient() *http.Client {
+	return clientOver(func(ctx context.Context) (net.Conn, error) {
+		conn, _, err := p.seeker.dial(ctx, p)
+		return conn, err
+	})
+}
+
+// clientOver asks over connections of our own, one for each question.
+func clientOver(dial func(context.Context) (net.Conn, error)) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				conn, _, err := p.seeker.dial(ctx, p)
-				return conn, err
-			},
+			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 			DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: selfMost,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -26,21 +26,21 @@ import (
 )
 
 const (
-	controlGC      = 20  // GOGC: little lives long here, and a heap of 4 MiB before the first collection is too much for it
-	controlCrowd   = 8   // connections at once after which memory is given back
-	controlConns   = 128 // connections at once, of one server
-	controlStreams = 32  // of them, that wait for a verdict: of the owner's, and as many of the group's
-	controlHearers = 48  // of them, that listen to events: they leave room for who asks for something
+	controlFree    = 10 * time.Second // between two times that memory is given back
+	controlGC      = 20               // GOGC: little lives long here, and a heap of 4 MiB before the first collection is too much for it
+	controlCrowd   = 8                // connections at once after which memory is given back
+	controlConns   = 128              // connections at once, of one server
+	controlStreams = 32               // of them, that wait for a verdict: of the owner's, and as many of the group's
+	controlHearers = 48               // of them, that listen to events: they leave room for who asks for something
 	controlBody    = 64 << 10
 	controlHeader  = 16 << 10
 	controlPatient = 5 * time.Second  // for a request's header, and for its body
 	controlIdle    = 30 * time.Second // for the next request
-	controlWrite   = 10 * time.Second // for a reader
+	controlWrite   = 10 * time.Second // for one write: a reader that takes longer is gone
 	controlEnd     = time.Second      // for the last answers when hotwrap ends
 	messageMost    = 500              // bytes of a request's message
 	idMost         = 64
 	ndjson         = "application/x-ndjson"
-	otherID        = "each request has an id of its own; without one it gets one"
 )
 
 // control is the server of one instance.
@@ -65,13 +65,13 @@ func newControl(post func(event) bool, h *hub, f facts) *control {
 // serve answers on l. On a socket that only looks, nothing can be asked for.
 func (c *control) serve(l net.Listener, group int, only bool) {
 	mux := http.NewServeMux()
-	look := func(pattern string, fn http.HandlerFunc) { mux.HandleFunc("GET "+pattern, fn) }
-	look("/{$}", c.identify)
-	look("/status", c.status)
-	look("/metrics", c.metrics)
-	look("/events", c.events(make(chan struct{}, controlHearers)))
+	turn := make(chan struct{}, 1)
+	mux.HandleFunc("GET /{$}", c.inTurn(turn, c.identify))
+	mux.HandleFunc("GET /status", c.inTurn(turn, c.status))
+	mux.HandleFunc("GET /metrics", c.inTurn(turn, c.metrics))
+	mux.HandleFunc("GET /events", c.events(make(chan struct{}, controlHearers)))
 	if !only {
-		look("/verdicts/{id}", c.await)
+		mux.HandleFunc("GET /verdicts/{id}", c.await)
 		mux.HandleFunc("POST /restart", c.wish(askRestart))
 		mux.HandleFunc("POST /rollback", c.wish(askRollback))
 		mux.HandleFunc("POST /stop", c.wish(askStop))
@@ -134,7 +134,7 @@ func permitted(next http.Handler, group int) http.Handler {
 			deny(w, http.StatusForbidden, "cannot "+r.URL.Path[1:]+": the control group may restart, roll back and look", "")
 			return
 		default:
-			deny(w, http.StatusForbidden, fmt.Sprintf("cannot be asked by %s", p), "start hotwrap with --control-group")
+			deny(w, http.StatusForbidden, fmt.Sprintf("cannot answer %s: neither hotwrap's user nor root asks", p), "start hotwrap with --control-group")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -145,13 +145,17 @@ func permitted(next http.Handler, group int) http.Handler {
 
 // deny answers with an error.
 func deny(w http.ResponseWriter, code int, text, hint string) {
-	reply(w, code, refusal{text, hint})
+	reply(w, code, answerError{Text: text, Hint: hint})
 }
 
-type refusal struct {
-	Error string `json:"error"`
-	Hint  string `json:"hint,omitempty"`
+// answerError is hotwrap's own word for what went wrong, here and at the client's.
+type answerError struct {
+	Code int    `json:"-"` // of HTTP
+	Text string `json:"error"`
+	Hint string `json:"hint,omitempty"`
 }
+
+func (e *answerError) Error() string { return e.Text }
 
 // reply answers with one JSON document.
 func reply(w http.ResponseWriter, code int, v any) {
@@ -179,54 +183,65 @@ func plainErrors(mux *http.ServeMux) http.Handler {
 			other.Method = method
 			if _, pattern := mux.Handler(other); pattern != "" {
 				w.Header().Set("Allow", method)
-				deny(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is asked with %s", r.URL.Path, method), "")
+				deny(w, http.StatusMethodNotAllowed, fmt.Sprintf("cannot %s %s: it is asked with %s", r.Method, r.URL.Path, method), "")
 				return
 			}
 		}
-		deny(w, http.StatusNotFound, fmt.Sprintf("there is no %q here", r.URL.Path), "GET /status /events /metrics")
+		deny(w, http.StatusNotFound, fmt.Sprintf("cannot find %q: there is no such page", r.URL.Path), "GET /status /events /metrics")
 	})
 }
 
 // --- looking
 
-func (c *control) identify(w http.ResponseWriter, r *http.Request) {
-	if st, f, ok := c.look(w, r); ok {
-		reply(w, http.StatusOK, makeIdentity(st, f))
+// inTurn has the clients of a server looked for one at a time: who asks without a pause, by --http too, must not keep the
+// supervisor busy. A slow reader keeps nobody waiting.
+func (c *control) inTurn(turn chan struct{}, look func(*state, facts) (answer http.HandlerFunc)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case turn <- struct{}{}:
+		case <-r.Context().Done():
+			return
+		}
+		st, f, err := c.state(r.Context())
+		answer := func(w http.ResponseWriter, _ *http.Request) {
+			deny(w, http.StatusServiceUnavailable, "cannot answer: "+err.Error(), "")
+		}
+		if err == nil {
+			answer = look(st, f)
+		}
+		<-turn
+		answer(w, r)
 	}
 }
 
-func (c *control) status(w http.ResponseWriter, r *http.Request) {
-	if st, f, ok := c.look(w, r); ok {
-		v := makeStatus(st, clock(), time.Now(), f)
-		v.lookAround(f)
-		v.weigh()
-		reply(w, http.StatusOK, v)
-	}
+func (c *control) identify(st *state, f facts) http.HandlerFunc {
+	who := makeIdentity(st, f)
+	return func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, who) }
 }
 
-func (c *control) metrics(w http.ResponseWriter, r *http.Request) {
-	if st, f, ok := c.look(w, r); ok {
-		v := makeStatus(st, clock(), time.Now(), f)
-		v.lookAround(f)
+func (c *control) status(st *state, f facts) http.HandlerFunc {
+	v := makeStatus(st, clock(), time.Now(), f)
+	v.lookAround(f)
+	v.weigh()
+	return func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, v) }
+}
+
+func (c *control) metrics(st *state, f facts) http.HandlerFunc {
+	v := makeStatus(st, clock(), time.Now(), f)
+	v.lookAround(f)
+	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", metricsType)
 		w.Header().Set("Cache-Control", "no-store")
 		_ = writeMetrics(w, v, st.Tally, f)
 	}
 }
 
-// look takes a copy of what the supervisor knows. Without one it answers.
-func (c *control) look(w http.ResponseWriter, r *http.Request) (*state, facts, bool) {
-	st, f, err := c.state(r.Context())
-	if err != nil {
-		deny(w, http.StatusServiceUnavailable, err.Error(), "")
-	}
-	return st, f, err == nil
-}
+var errEnding = errors.New("hotwrap is ending")
 
 func (c *control) state(ctx context.Context) (*state, facts, error) {
 	copies := make(chan stateCopy, 1)
 	if !c.post(event{kind: evCopy, copy: copies}) {
-		return nil, facts{}, errors.New("hotwrap is ending")
+		return nil, facts{}, errEnding
 	}
 	select {
 	case got := <-copies:
@@ -258,7 +273,7 @@ func body(w http.ResponseWriter, r *http.Request) (b wishBody, ok bool) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		deny(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is over %d bytes", controlBody), "")
+		deny(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("cannot read the body: it is over %d bytes", controlBody), "")
 		return b, false
 	case err != nil:
 		deny(w, http.StatusBadRequest, "cannot read the body: "+err.Error(), "")
@@ -271,7 +286,7 @@ func body(w http.ResponseWriter, r *http.Request) (b wishBody, ok bool) {
 		return b, false
 	}
 	if len(b.ID) > idMost || !plain(b.ID, "-_") || allDigits(b.ID) {
-		deny(w, http.StatusBadRequest, "an id has letters, digits, - and _, at least one of them no digit, at most 64", "")
+		deny(w, http.StatusBadRequest, "cannot take the id: it may have letters, digits, - and _, at least one of them no digit, at most 64", "")
 		return b, false
 	}
 	b.Message = strings.ToValidUTF8(b.Message[:min(len(b.Message), messageMost)], "")
@@ -319,13 +334,10 @@ func (c *control) wait(w http.ResponseWriter, r *http.Request, ev event) {
 	if callerOfRequest(r).owns() {
 		places = c.owners
 	}
-	select {
-	case places <- struct{}{}:
-		defer func() { <-places }()
-	default:
-		deny(w, http.StatusServiceUnavailable, fmt.Sprintf("%d clients wait already", controlStreams), "")
+	if !enter(w, places, "wait") {
 		return
 	}
+	defer func() { <-places }()
 	verdicts := make(chan verdict, 1)
 	ev.reply = verdicts
 	if strings.Contains(r.Header.Get("Accept"), ndjson) {
@@ -334,33 +346,53 @@ func (c *control) wait(w http.ResponseWriter, r *http.Request, ev event) {
 		}
 		return
 	}
-	if !c.post(ev) {
-		deny(w, http.StatusServiceUnavailable, "hotwrap is ending", "")
+	if !c.ask(w, ev) {
 		return
 	}
 	select {
 	case v := <-verdicts:
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(controlWrite))
-		c.give(w, ev.request, v)
+		code, what := c.outcome(ev.request, v)
+		reply(w, code, what)
 	case <-r.Context().Done():
 		c.post(event{kind: evLeft, reply: verdicts})
 	}
 }
 
-// give answers with one verdict.
-func (c *control) give(w http.ResponseWriter, r request, v verdict) {
-	code := http.StatusConflict
+// enter takes one of the places for those who do something, or answers that none is free.
+func enter(w http.ResponseWriter, places chan<- struct{}, what string) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+		deny(w, http.StatusServiceUnavailable, fmt.Sprintf("cannot %s: %d clients do already", what, cap(places)), "")
+		return false
+	}
+}
+
+// ask posts an event, or answers that nobody takes it any more.
+func (c *control) ask(w http.ResponseWriter, ev event) bool {
+	if c.post(ev) {
+		return true
+	}
+	deny(w, http.StatusServiceUnavailable, "cannot ask: "+errEnding.Error(), "")
+	return false
+}
+
+// outcome is what a request is answered with: a verdict, or why it has none.
+func (c *control) outcome(r request, v verdict) (code int, what any) {
 	switch {
 	case v.Result == "":
-		deny(w, http.StatusNotFound, "no request of that id is known", "")
-		return
+		return http.StatusNotFound, answerError{Text: fmt.Sprintf("cannot find %q: no request of that id is known", r.ID)}
 	case !v.answers(r):
-		deny(w, code, fmt.Sprintf("the id %q is that of a %s", r.ID, viewAsk(v.Request.Ask)), otherID)
-		return
+		return http.StatusConflict, answerError{
+			Text: fmt.Sprintf("cannot %s: the id %q is that of a %s", viewAsk(r.Ask), r.ID, viewAsk(v.Request.Ask)),
+			Hint: "each request has an id of its own; without one it gets one",
+		}
 	case v.done():
-		code = http.StatusOK
+		return http.StatusOK, c.view(v)
 	}
-	reply(w, code, c.view(v))
+	return http.StatusConflict, c.view(v)
 }
 
 // view is a verdict as clients see it; with one on a failure come the program's last words.
@@ -373,60 +405,46 @@ func (c *control) view(v verdict) verdictView {
 }
 
 // stream answers with what happens, line by line, and the verdict at last; false if the client has gone before.
-func (c *control) stream(w http.ResponseWriter, r *http.Request, ev event, verdicts <-chan verdict) bool {
+func (c *control) stream(w http.ResponseWriter, r *http.Request, ev event, verdicts chan verdict) bool {
 	sub := c.hub.subscribe()
 	defer sub.close()
-	if !c.post(ev) {
-		deny(w, http.StatusServiceUnavailable, "hotwrap is ending", "")
+	if !c.ask(w, ev) {
 		return true
 	}
-	write := openLines(w)
-	show := func(e said) bool { return !e.shown(false) || write(append(slices.Clone(e.line), '\n')) }
+	if ev.kind == evAwait && c.post(event{kind: evLeft}) && len(verdicts) > 0 { // when this is taken, the question has acted
+		v := <-verdicts
+		if v.Result == "" {
+			code, what := c.outcome(ev.request, v)
+			reply(w, code, what)
+			return true
+		}
+		verdicts <- v
+	}
+	s := openLines(w)
+	s.write("") // it is accepted: the first line may take long
 	lines := sub.events
 	for {
 		select {
 		case e, open := <-lines:
 			if !open {
 				lines = nil // the verdict is still to come
-			} else if !show(e) {
+			} else if !s.say(e) {
 				return false
 			}
 		case v := <-verdicts:
 			sub.catchUp()
 			for len(lines) > 0 { // what was said before it
-				show(<-lines)
+				s.say(<-lines)
 			}
-			return write(c.lastLine(ev.request, v))
+			_, last := c.outcome(ev.request, v)
+			if view, ok := last.(verdictView); ok {
+				last = map[string]any{"verdict": view}
+			}
+			return s.write(string(compactJSON(last)) + "\n")
 		case <-r.Context().Done():
 			return false
 		}
 	}
-}
-
-// openLines begins an answer of lines; write is false when nobody reads them any more.
-func openLines(w http.ResponseWriter) (write func(line []byte) bool) {
-	w.Header().Set("Content-Type", ndjson)
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusOK)
-	rc := http.NewResponseController(w)
-	_ = rc.Flush() // it is accepted: the first line may take long
-	return func(line []byte) bool {
-		_ = rc.SetWriteDeadline(time.Now().Add(controlWrite))
-		_, err := w.Write(line)
-		return err == nil && rc.Flush() == nil
-	}
-}
-
-// lastLine is what a stream ends with.
-func (c *control) lastLine(r request, v verdict) []byte {
-	var last any = struct {
-		Verdict verdictView `json:"verdict"`
-	}{c.view(v)}
-	if !v.answers(r) {
-		last = refusal{fmt.Sprintf("the id %q is that of a %s", r.ID, viewAsk(v.Request.Ask)), otherID}
-	}
-	text, _ := json.Marshal(last)
-	return append(text, '\n')
 }
 
 // signal handles POST /signal.
@@ -437,19 +455,18 @@ func (c *control) signal(w http.ResponseWriter, r *http.Request) {
 	}
 	sig, err := parseSignal(b.Signal)
 	if err != nil {
-		deny(w, http.StatusBadRequest, fmt.Sprintf("there is no signal %q", b.Signal), `{"signal":"HUP"}`)
+		deny(w, http.StatusBadRequest, fmt.Sprintf("cannot signal: there is no signal %q", b.Signal), `{"signal":"HUP"}`)
 		return
 	}
 	p, verdicts := callerOfRequest(r), make(chan verdict, 1)
-	if !c.post(event{kind: evRequest, reply: verdicts, request: request{
+	if !c.ask(w, event{kind: evRequest, reply: verdicts, request: request{
 		Ask: askSignal, Cause: "hotwrap signal", Who: p.String(), UID: p.uid, Signal: sig,
 	}}) {
-		deny(w, http.StatusServiceUnavailable, "hotwrap is ending", "")
 		return
 	}
 	v := <-verdicts // given in the same step
 	if v.Result != signalled {
-		deny(w, http.StatusConflict, v.Reason, "")
+		deny(w, http.StatusConflict, "cannot signal: "+v.Reason, "")
 		return
 	}
 	reply(w, http.StatusOK, struct {
@@ -461,13 +478,10 @@ func (c *control) signal(w http.ResponseWriter, r *http.Request) {
 // verdict: whoever reaches --http must not keep the owner from a restart.
 func (c *control) events(places chan struct{}) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
-		default:
-			deny(w, http.StatusServiceUnavailable, fmt.Sprintf("%d clients listen already", controlHearers), "")
+		if !enter(w, places, "listen") {
 			return
 		}
+		defer func() { <-places }()
 		c.hub.serve(w, r, func() identity {
 			st, f, err := c.state(r.Context())
 			if err != nil {
@@ -546,53 +560,71 @@ func (g *guarded) mark(conn net.Conn, what connMark) {
 
 func (g *guarded) serve(l net.Listener) { _ = g.server.Serve(l) }
 
-// keep owns the list of connections, oldest first: when there are too many, the oldest goes whose
-// request is not complete; if all are being answered, the newest.
+// keep owns the list of connections.
 func (g *guarded) keep() {
-	type entry struct {
-		conn net.Conn
-		busy bool
-	}
-	var all []entry
-	most := 0 // connections since there were none
-	first := true
+	var cs conns
+	tuned := false
 	for {
-		var m mark
 		select {
-		case m = <-g.marks:
+		case m := <-g.marks:
+			if !tuned && m.what == connOpen {
+				tuned = true
+				debug.SetGCPercent(controlGC) // not before: a start does not wait for it
+			}
+			if cs.take(m, time.Now()) {
+				debug.FreeOSMemory()
+			}
 		case <-g.done:
 			return
 		}
-		at := slices.IndexFunc(all, func(e entry) bool { return e.conn == m.conn })
-		switch {
-		case m.what == connOpen:
-			if first {
-				first = false
-				debug.SetGCPercent(controlGC) // not before: a start does not wait for it
+	}
+}
+
+// conns are a server's connections, oldest first: when there are too many, the oldest goes whose request is not
+// complete; if all are being answered, the newest.
+type conns struct {
+	all   []conn
+	most  int       // at once, since memory was given back
+	freed time.Time // when it was
+}
+
+type conn struct {
+	net.Conn
+	busy bool
+}
+
+// take takes news of a connection, and tells whether what a crowd needed is to be given back: it costs much.
+func (cs *conns) take(m mark, now time.Time) (free bool) {
+	at := slices.IndexFunc(cs.all, func(c conn) bool { return c.Conn == m.conn })
+	switch m.what {
+	case connOpen:
+		cs.all = append(cs.all, conn{Conn: m.conn})
+		cs.most = max(cs.most, len(cs.all))
+		if len(cs.all) > controlConns {
+			at = slices.IndexFunc(cs.all, func(c conn) bool { return !c.busy }) // at worst the new one
+			_ = cs.all[at].Close()
+			cs.all = slices.Delete(cs.all, at, at+1)
+		}
+	case connsEnd:
+		for _, c := range cs.all {
+			if !c.busy {
+				_ = c.Close()
 			}
-			all = append(all, entry{conn: m.conn})
-			if len(all) > controlConns {
-				oldest := slices.IndexFunc(all, func(e entry) bool { return !e.busy }) // at worst the new one
-				_ = all[oldest].conn.Close()
-				all = slices.Delete(all, oldest, oldest+1)
-			}
-		case m.what == connsEnd:
-			for _, e := range all {
-				if !e.busy {
-					_ = e.conn.Close()
-				}
-			}
-		case at < 0:
-		case m.what == connClosed:
-			all = slices.Delete(all, at, at+1)
-			if most = max(most, len(all)+1); len(all) == 0 && most >= controlCrowd {
-				most = 0
-				debug.FreeOSMemory() // what a crowd needed
-			}
-		case m.what == connBusy, m.what == connFree:
-			all[at].busy = m.what == connBusy
+		}
+	case connClosed:
+		if at >= 0 {
+			cs.all = slices.Delete(cs.all, at, at+1)
+		}
+		if len(cs.all) == 0 && cs.most >= controlCrowd && now.Sub(cs.freed) >= controlFree {
+			cs.most, cs.freed = 0, now
+			return true
+		}
+	case connBusy, connFree:
+		if at >= 0 {
+			cs.all[at].busy = m.what == connBusy
 		}
 	}
+	return false
 }
 
 // close lets the handlers end, and closes all else.

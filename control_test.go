@@ -122,9 +122,27 @@ func TestControlWords(t *testing.T) {
 		if code != c.code || !strings.Contains(text, c.says) || !json.Valid([]byte(text)) {
 			t.Errorf("%s %s %.40q: %d %s, want %d %q", c.method, c.path, c.body, code, text, c.code, c.says)
 		}
+		if code >= 400 && !strings.HasPrefix(text, `{"error":"cannot `) {
+			t.Errorf("%s %s %.40q: %s", c.method, c.path, c.body, text)
+		}
 	}
 	if code, text := inquire(t, client, "GET", "/metrics", ""); code != 200 || !strings.Contains(text, "hotwrap_info") {
 		t.Errorf("metrics: %d %s", code, text)
+	}
+}
+
+// TestControlUnknown: who would wait for the verdict on a request that nobody made is told so, also in a stream.
+func TestControlUnknown(t *testing.T) {
+	_, client := controlled(t)
+	r, err := http.NewRequest(http.MethodGet, "http://hotwrap/verdicts/unknown", nil) //nolint:noctx // the client has a limit
+	must(t, err)
+	r.Header.Set("Accept", ndjson)
+	answer, err := client.Do(r)
+	must(t, err)
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if must(t, err); answer.StatusCode != http.StatusNotFound || !strings.HasPrefix(string(text), `{"error":"cannot `) {
+		t.Errorf("%s %s", answer.Status, text)
 	}
 }
 
@@ -284,6 +302,73 @@ func TestControlHeader(t *testing.T) {
 	}
 	if code, _ := inquire(t, client, "GET", "/", ""); code != 200 {
 		t.Fatalf("then: %d", code)
+	}
+}
+
+// TestControlTurns: however many ask what runs, one is looked for at a time, and nobody waits for a slow reader.
+func TestControlTurns(t *testing.T) {
+	c := newControl(func(ev event) bool {
+		text, _ := (&supervisor{}).snapshot()
+		ev.copy <- stateCopy{text: text}
+		return true
+	}, nil, facts{})
+	turn, inside := make(chan struct{}, 1), 0
+	slow, answered := make(chan struct{}), make(chan struct{})
+	ask := func(reads chan struct{}) {
+		c.inTurn(turn, func(*state, facts) http.HandlerFunc {
+			if inside++; inside != 1 {
+				t.Errorf("%d are looked for at a time", inside)
+			}
+			runtime.Gosched()
+			inside--
+			return func(http.ResponseWriter, *http.Request) { <-reads }
+		})(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/status", nil))
+		answered <- struct{}{}
+	}
+	go ask(slow)
+	reads := make(chan struct{})
+	close(reads)
+	for range 50 {
+		go ask(reads)
+	}
+	for range 50 {
+		<-answered
+	}
+	close(slow)
+	<-answered
+}
+
+// TestControlMemory: what a crowd needed is given back when it has gone, and not again and again for one that comes back.
+func TestControlMemory(t *testing.T) {
+	var cs conns
+	start := time.Now()
+	crowd := func(size int, at time.Time) (free bool) {
+		var all []net.Conn
+		for range size {
+			client, server := net.Pipe()
+			_ = client.Close()
+			all = append(all, server)
+			free = cs.take(mark{server, connOpen}, at) || free
+		}
+		for _, c := range all {
+			free = cs.take(mark{c, connClosed}, at) || free
+		}
+		return free
+	}
+	for _, c := range []struct {
+		size  int
+		after time.Duration
+		want  bool
+	}{
+		{controlCrowd - 1, 0, false},
+		{controlCrowd, 0, true},
+		{2 * controlConns, controlFree / 2, false},
+		{1, controlFree, true}, // what that one needed
+		{1, 3 * controlFree, false},
+	} {
+		if got := crowd(c.size, start.Add(c.after)); got != c.want {
+			t.Errorf("%d connections after %s: memory given back: %v", c.size, c.after, got)
+		}
 	}
 }
 

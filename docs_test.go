@@ -19,7 +19,7 @@ import (
 )
 
 // manOnly are options that the help leaves to the man page.
-var manOnly = []string{"die-with-parent", "capture", "log-stamp"}
+var manOnly = []string{"surge", "die-with-parent", "capture", "log-stamp"}
 
 var optionText = regexp.MustCompile(`(?:^|[ ,\x60])(--?[A-Za-z][a-z-]*)`)
 

@@ -250,7 +250,7 @@ func (x *examination) tables() {
 	}
 	defer func() { _ = l.Close() }()
 	queues := unixQueues()
-	if _, err := diagSockets(unix.AF_INET, unix.IPPROTO_TCP, tcpListen, 1); err != nil {
+	if _, err := diagSockets(unix.AF_INET, unix.IPPROTO_TCP, tcpListen, portSet{1: true}); err != nil {
 		x.add(fitLimited, what, "the kernel modules inet_diag and tcp_diag",
 			"what a drain waits for is read from /proc/net, without idle times and queues: %v", err)
 		return

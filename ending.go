@@ -41,8 +41,13 @@ func (s *supervisor) exited(d death) {
 func (s *supervisor) sweep() {
 	for _, g := range slices.Clone(s.Generations) {
 		for _, w := range slices.Clone(g.Workers) {
-			if w.Reaped && w.Needs&needExec == 0 && s.world.empty(w.Group) {
+			if !w.Reaped || w.Needs&needExec != 0 || w.Search != 0 {
+				continue
+			}
+			if s.over(w) {
 				s.gone(g, w)
+			} else if w.State == workerStopping && w.Asked != 0 {
+				s.tellRest(g, w)
 			}
 		}
 	}
@@ -86,16 +91,19 @@ func (s *supervisor) leaderGone(g *generation, w *worker, status exitStatus) {
 // ended acts on a worker whose leader is dead. Others of its group are told to stop, once.
 func (s *supervisor) ended(g *generation, w *worker) {
 	was := w.State
-	w.Look, w.Alive, w.Watchdog = 0, 0, 0
-	if s.world.empty(w.Group) {
+	w.Look, w.Alive, w.Watchdog, w.Goad = 0, 0, 0, 0
+	if s.world.search(w, s.groups()) {
+		w.Search = s.world.now().add(searchLimit)
+	}
+	switch {
+	case w.Search == 0 && s.over(w):
 		w.State = workerExited
-	} else if was != workerKilling {
+	case was != workerKilling:
 		w.State = workerStopping
-		if g.State != genDraining && g.State != genFailed { // those have a limit already
+		if g.State != genDraining && (g.State != genFailed || g.Deadline == 0) { // those have a limit already
 			w.Limit = s.world.now().add(s.limits.drainTimeout)
 		}
-		s.world.kill(w.Group, g.stopSignal())
-		s.world.kill(w.Group, syscall.SIGCONT)
+		s.tellRest(g, w)
 	}
 	switch was {
 	case workerStarting, workerReady:
@@ -112,19 +120,81 @@ func (s *supervisor) ended(g *generation, w *worker) {
 	}
 }
 
+// tellRest gives what is left of a worker's group its stop signal, but for a server that had it before its launcher
+// ended: to many a second one means "at once".
+func (s *supervisor) tellRest(g *generation, w *worker) {
+	if w.Asked != 0 && s.world.owns(w, notice{pid: w.Asked, uid: -1}) {
+		return
+	}
+	w.Asked = 0
+	s.kill(w, g.stopSignal(w))
+	s.kill(w, syscall.SIGCONT)
+}
+
+// kill signals everything that is left of a worker whose leader may have ended.
+func (s *supervisor) kill(w *worker, sig syscall.Signal) {
+	for _, group := range append([]int{w.Group}, w.Strays...) {
+		if group == w.Group && !w.Reaped && !slices.Contains(s.dead, w.PID) || !s.world.empty(group) {
+			s.world.kill(group, sig)
+		}
+	}
+}
+
+// over tells whether nothing is left of a worker whose leader has ended.
+func (s *supervisor) over(w *worker) bool {
+	w.Strays = slices.DeleteFunc(w.Strays, s.world.empty)
+	return len(w.Strays) == 0 && s.world.empty(w.Group)
+}
+
+// groups are all process groups that are accounted for.
+func (s *supervisor) groups() []int {
+	known := []int{s.Rebuild.PID, s.Hooks.PID}
+	for _, g := range s.Generations {
+		known = append(known, g.Check)
+		for _, w := range g.Workers {
+			known = append(append(known, w.Group), w.Strays...)
+		}
+	}
+	return known
+}
+
+// strayed takes what a search for the rest of a worker found.
+func (s *supervisor) strayed(ev event) {
+	if g, w := s.worker(ev.serial); w != nil && w.Search != 0 {
+		s.found(g, w, ev.groups)
+	}
+}
+
+// found goes on with the end of a worker: what had left its group is told to finish too, or killed where it was.
+func (s *supervisor) found(g *generation, w *worker, groups []int) {
+	w.Search, w.Strays = 0, groups
+	for _, group := range groups {
+		if w.State == workerKilling {
+			s.world.kill(group, syscall.SIGKILL)
+			continue
+		}
+		s.world.kill(group, g.stopSignal(w))
+		s.world.kill(group, syscall.SIGCONT)
+	}
+	if len(groups) > 0 {
+		s.say(verbose("generation %d left processes behind its launcher", g.Number).with("groups", groups))
+	}
+	s.sweep()
+}
+
 // died acts on a worker that ended without an order.
 func (s *supervisor) died(g *generation, w *worker) {
 	switch g.State {
 	case genStarting:
 		if w.ExecErr != "" {
 			if !s.notYet(g, syscall.Errno(w.ExecErrno)) {
-				s.fail(g, w.ExecErr, w.ExecCode)
+				s.failWorker(g, w, w.ExecErr, w.ExecCode)
 			}
 			return
 		}
-		s.fail(g, w.obituary(s.world.now())+", before ready", w.exitCode())
+		s.failWorker(g, w, w.obituary(s.world.now())+s.fellWhen(w), w.exitCode())
 	case genReady:
-		s.fail(g, w.obituary(s.world.now())+", while baking", w.exitCode())
+		s.failWorker(g, w, w.obituary(s.world.now())+", while baking", w.exitCode())
 	case genServing:
 		s.crashed(g, w)
 	case genDraining, genFailed, genGone: // it was to go anyhow
@@ -137,6 +207,7 @@ func (s *supervisor) gone(g *generation, w *worker) {
 	g.Workers = slices.DeleteFunc(g.Workers, func(o *worker) bool { return o == w })
 	s.world.forget(w)
 	s.emptied(g)
+	s.roomMade()
 }
 
 // emptied forgets a generation that is over once nothing of it is left.
@@ -192,7 +263,7 @@ func (s *supervisor) replace(p *generation) {
 	case g == nil:
 		s.revive(p)
 	case g.Held:
-		s.startWorkers(g)
+		s.startBatch(g)
 	}
 }
 
@@ -201,16 +272,16 @@ func (s *supervisor) crashed(g *generation, w *worker) {
 	now := s.world.now()
 	if s.Ending {
 		s.Status = w.exitCode()
-		s.say(warning("generation %d %s; not started again, hotwrap is stopping", g.Number, w.crash(now)).with("pid", w.PID))
-		if s.Stop != nil && s.Stop.Delay != 0 && s.readyWorkers(g) == 0 {
+		s.say(warning("%s %s; not started again, hotwrap is stopping", g.who(w), w.crash(now)).with("pid", w.PID))
+		if s.Stop != nil && s.Stop.Delay != 0 && g.readyWorkers() == 0 {
 			s.stopAll() // nobody serves any more: there is nothing to delay for
 		}
 		return
 	}
 	s.Tally.Crashes++
 	g.Crashes++
-	text := fmt.Sprintf("generation %d %s", g.Number, w.crash(now))
-	if r := s.Restart; r != nil {
+	text := g.who(w) + " " + w.crash(now)
+	if r := s.Restart; r != nil && g.readyWorkers() == 0 {
 		if next := s.generation(r.Successor); next != nil && next.State == genReady {
 			s.say(warning("%s; generation %d takes over", text, next.Number).with("pid", w.PID).about(hapCrashed, g.Number))
 			s.switchTo(next)
@@ -228,7 +299,7 @@ func (s *supervisor) crashed(g *generation, w *worker) {
 			s.hook(hookFailed, g, w.crash(now)+"; "+why)
 		}
 		s.say(warning("%s; %s", text, why).with("pid", w.PID).about(hapCrashed, g.Number))
-		if s.Restart == nil {
+		if s.Restart == nil && s.gaveUp(g) {
 			s.end(g)
 		}
 		return
@@ -384,9 +455,15 @@ func (s *supervisor) watchClosing(g *generation) {
 // lookedClosing takes what a look at a worker saw that was told to finish. Looks get rarer by a quarter,
 // so that a long drain costs next to nothing.
 func (s *supervisor) lookedClosing(w *worker, see sight) {
-	if see.blind == "" && !see.denied && !see.holds {
+	if see.blind == "" && !see.denied && !see.holds && !w.Closed {
 		w.Closed = true
 		s.handover()
+	}
+	switch {
+	case w.Asked != 0 && !s.world.owns(w, notice{pid: w.Asked, uid: -1}):
+		w.Goad = s.world.now().add(goadAfter) // its launcher ends by itself, or has something to clean up
+		return
+	case w.Asked == 0 && w.Closed:
 		return
 	}
 	w.Look = s.world.now().add(w.Pause)
@@ -432,11 +509,11 @@ func (s *supervisor) stopWorker(g *generation, w *worker) {
 		if w.Reaped || slices.Contains(s.dead, w.PID) {
 			return // only the word about its exec is awaited
 		}
-		to := w.PID
-		if w.Main != 0 && s.world.owns(w, notice{pid: w.Main, uid: -1}) { // not one that is gone: its pid may be another's
-			to = w.Main
+		to := s.target(w)
+		if to != w.PID && to == w.Server {
+			w.Asked, w.Look, w.Pause = to, s.world.now().add(lookFirst), lookFirst
 		}
-		sig := g.stopSignal()
+		sig := g.stopSignal(w)
 		if w.Needs&needExec != 0 {
 			sig = syscall.SIGTERM // it still is the shim, to which the program's own signal means nothing
 		}
@@ -444,6 +521,17 @@ func (s *supervisor) stopWorker(g *generation, w *worker) {
 		s.world.signal(to, syscall.SIGCONT)
 	case workerStopping, workerKilling, workerExited:
 	}
+}
+
+// target is who of a worker gets signals: the process that it named its main one, the server behind launchers, or its
+// leader. Not one that is gone: its pid may be another's.
+func (s *supervisor) target(w *worker) int {
+	for _, pid := range []int{w.Main, w.Server} {
+		if pid != 0 && s.world.owns(w, notice{pid: pid, uid: -1}) {
+			return pid
+		}
+	}
+	return w.PID
 }
 
 func (s *supervisor) killGeneration(g *generation) {
@@ -454,7 +542,9 @@ func (s *supervisor) killGeneration(g *generation) {
 	}
 	s.killCommand(g.Check)
 	for _, w := range g.Workers {
-		s.killWorker(w)
+		if !s.needed(g, w) {
+			s.killWorker(w)
+		}
 	}
 }
 
@@ -462,11 +552,9 @@ func (s *supervisor) killWorker(w *worker) {
 	switch w.State {
 	case workerStarting, workerReady, workerStopping, workerKilling:
 		w.State = workerKilling
-		w.Look, w.Alive, w.Watchdog, w.Limit = 0, 0, 0, 0
+		w.Look, w.Alive, w.Watchdog, w.Limit, w.Goad = 0, 0, 0, 0, 0
 		w.Again = s.world.now().add(killPatience)
-		if !w.Reaped && !slices.Contains(s.dead, w.PID) || !s.world.empty(w.Group) {
-			s.world.kill(w.Group, syscall.SIGKILL)
-		}
+		s.kill(w, syscall.SIGKILL)
 	case workerExited:
 	}
 }

@@ -98,15 +98,26 @@ func unsetenv(env []string, key string) []string {
 	})
 }
 
-// apply sets each KEY=VALUE; an empty value unsets.
+// apply sets each KEY=VALUE, of one key the last; an empty value unsets. There may be two for each of many listeners.
 func apply(env, pairs []string) []string {
-	for _, kv := range pairs {
-		key, value, _ := strings.Cut(kv, "=")
-		if env = unsetenv(env, key); value != "" {
-			env = append(env, kv)
+	last := make(map[string]int, len(pairs))
+	for i, kv := range pairs {
+		key, _, _ := strings.Cut(kv, "=")
+		last[key] = i
+	}
+	all := make([]string, 0, len(env)+len(pairs))
+	for _, kv := range env {
+		key, _, _ := strings.Cut(kv, "=")
+		if _, set := last[key]; !set {
+			all = append(all, kv)
 		}
 	}
-	return env
+	for i, kv := range pairs {
+		if key, value, _ := strings.Cut(kv, "="); value != "" && last[key] == i {
+			all = append(all, kv)
+		}
+	}
+	return all
 }
 
 // protocol are the variables of every dialect, all for the same sockets (LISTEN_PID is the shim's).
@@ -131,10 +142,15 @@ func (p *program) protocol(generation int) []string {
 		fd := strconv.Itoa(p.numbers[i])
 		env = append(env, fmt.Sprintf("EINHORN_FD_%d=%s", i, fd), fmt.Sprintf("EINHORN_FD_FAMILY_%d=%s", i, l.family()))
 		einhorn = append(einhorn, fd)
-		starter = append(starter, l.addr+"="+fd)
+		if !strings.ContainsAny(l.addr, "=;") { // its readers would take that for the end of a path
+			starter = append(starter, l.addr+"="+fd)
+		}
+	}
+	if len(einhorn) > 0 {
+		env = append(env, "EINHORN_FDS="+strings.Join(einhorn, " "))
 	}
 	if len(starter) > 0 {
-		env = append(env, "EINHORN_FDS="+strings.Join(einhorn, " "), "SERVER_STARTER_PORT="+strings.Join(starter, ";"))
+		env = append(env, "SERVER_STARTER_PORT="+strings.Join(starter, ";"))
 	}
 	return env
 }

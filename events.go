@@ -23,7 +23,6 @@ const (
 	subscriptionQueue = 256              // lines that may wait for one listener
 	streamBeat        = 30 * time.Second // a comment that often keeps proxies from closing an idle stream
 	streamRetry       = 500              // milliseconds until a browser connects again
-	streamLimit       = 10 * time.Second // for one write: a reader that takes longer is gone
 	streamTime        = "2006-01-02T15:04:05.000Z"
 )
 
@@ -346,18 +345,23 @@ func (h *hub) serve(w http.ResponseWriter, r *http.Request, first func() identit
 	}
 }
 
+// openLines begins an answer of JSON lines.
+func openLines(w http.ResponseWriter) *stream {
+	w.Header().Set("Content-Type", ndjson)
+	w.Header().Set("Cache-Control", "no-store")
+	return &stream{out: w, control: http.NewResponseController(w)}
+}
+
 // openStream sets the head of the answer. Any page may read it: there is nothing in it that the log has not.
 func openStream(w http.ResponseWriter, r *http.Request) *stream {
-	s := &stream{out: w, control: http.NewResponseController(w)}
+	s := openLines(w)
 	s.sse = strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "text/event-stream")
 	s.verbose, _ = strconv.ParseBool(r.URL.Query().Get("verbose"))
 	head := w.Header()
-	head.Set("Content-Type", "application/x-ndjson")
 	if s.sse {
 		head.Set("Content-Type", "text/event-stream")
 	}
 	head.Set("Access-Control-Allow-Origin", "*")
-	head.Set("Cache-Control", "no-store")
 	head.Set("Vary", "Accept")
 	head.Set("X-Accel-Buffering", "no") // nginx would collect it otherwise
 	return s
@@ -395,4 +399,4 @@ func (s *stream) write(text string) bool {
 }
 
 // allow gives the next write its time.
-func (s *stream) allow() { _ = s.control.SetWriteDeadline(time.Now().Add(streamLimit)) }
+func (s *stream) allow() { _ = s.control.SetWriteDeadline(time.Now().Add(controlWrite)) }

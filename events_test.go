@@ -306,7 +306,7 @@ func (w *clockedWriter) SetWriteDeadline(t time.Time) error {
 }
 
 func (w *clockedWriter) Write(b []byte) (int, error) {
-	if left := time.Until(w.deadline); left != streamLimit {
+	if left := time.Until(w.deadline); left != controlWrite {
 		return 0, fmt.Errorf("a write has %v", left)
 	}
 	w.wrote <- string(b)
@@ -330,7 +330,7 @@ func TestEventsBeat(t *testing.T) {
 			time.Sleep(5 * time.Second) // of the last write's limit
 			cancel()
 			<-ended
-			if left := time.Until(w.deadline); left != streamLimit {
+			if left := time.Until(w.deadline); left != controlWrite {
 				t.Errorf("the server's last bytes have %v", left)
 			}
 			h.close()

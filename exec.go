@@ -108,6 +108,7 @@ type program struct {
 	null       int    // descriptor of /dev/null
 	die        bool   // workers die with hotwrap
 	readyFD    int    // --ready fd=N; -1 none
+	ackFD      int    // -e EINHORN_SOCK_FD=N; -1 none
 	control    string // path of hotwrap's control socket; "" none
 	listeners  []*listener
 	numbers    []int // the descriptor of each listener in the program
@@ -434,6 +435,7 @@ type launch struct {
 	sockets []*listener
 	env     []string // more of it
 	ready   int      // write end of the --ready fd=N pipe; -1 none
+	ack     int      // the worker's end of the EINHORN_SOCK_FD socket; -1 none
 	output  [2]int   // stdout and stderr; 0: hotwrap's own
 	report  int      // write end of the pipe on which the shim says how exec went
 }
@@ -473,7 +475,7 @@ func (p *program) startShell(command string, dir int, env []string) (pid int, er
 func fork(args, env []string, files []uintptr, sys *syscall.SysProcAttr) (int, error) {
 	pid, err := syscall.ForkExec(selfPath, append([]string{"hotwrap"}, args...), &syscall.ProcAttr{Env: env, Files: files, Sys: sys})
 	if err != nil {
-		return 0, fmt.Errorf("cannot fork: %w", err)
+		return 0, fmt.Errorf("cannot fork: %w", limited(tooLong(err, env)))
 	}
 	return pid, nil
 }
@@ -510,15 +512,15 @@ func (p *program) files(l launch) []uintptr {
 	if l.ready >= 0 {
 		put(p.readyFD, l.ready)
 	}
+	if l.ack >= 0 {
+		put(p.ackFD, l.ack)
+	}
 	return files
 }
 
 // number gives p its listeners, and each its descriptor in the program.
 func (p *program) number(ls []*listener) (err error) {
-	var taken []int
-	if p.readyFD >= 0 {
-		taken = append(taken, p.readyFD)
-	}
+	taken := slices.DeleteFunc([]int{p.readyFD, p.ackFD}, func(n int) bool { return n < 0 })
 	p.listeners = ls
 	if p.numbers, err = fdNumbers(ls, taken); err != nil {
 		return usage("--listen %v", err)
@@ -546,6 +548,9 @@ func (p *program) passed(l launch) []int {
 	if l.ready >= 0 {
 		keep = append(keep, p.readyFD)
 	}
+	if l.ack >= 0 {
+		keep = append(keep, p.ackFD)
+	}
 	slices.Sort(keep)
 	return keep
 }
@@ -559,25 +564,36 @@ func (p *program) stdin() uintptr {
 	return 0
 }
 
-// readReport turns what came through the report pipe into an error: nothing means that the shim has
-// become the program; else its errno and what it was doing.
+// readReport turns what came through the report pipe into an error: that the shim began and nothing more means that it
+// has become the program; else its errno and what it was doing follow.
 func readReport(f io.Reader, img *image) error {
-	text, err := io.ReadAll(io.LimitReader(f, 256))
-	if err != nil || len(text) == 0 {
+	all, err := io.ReadAll(io.LimitReader(f, 256))
+	if err != nil {
+		return nil //nolint:nilerr // it was closed here: nobody asks any more
+	}
+	text, begun := strings.CutPrefix(string(all), shim.Begun)
+	switch {
+	case !begun: // killed, or it found no memory or no thread for itself
+		cause := errors.New("its process ended before it became the program")
+		if limit := processLimit(); limit != "" {
+			cause = fmt.Errorf("%w (%s)", cause, limit)
+		}
+		return cannotStart(img.Argv[0], cause)
+	case text == "":
 		return nil
 	}
-	number, doing, _ := strings.Cut(string(text), " ")
+	number, doing, _ := strings.Cut(text, " ")
 	n, _ := strconv.Atoi(number)
 	errno := syscall.Errno(n)
 	switch {
 	case doing != "execute":
-		return fmt.Errorf("cannot %s: %w", doing, errno)
+		return fmt.Errorf("cannot %s: %w", doing, limited(errno))
 	case errno == syscall.ENOENT && img.script:
 		e := cannotStart(img.Argv[0], errors.New("its interpreter (the #! line) is not there"))
 		e.code = statusNoExec
 		return e
 	default:
-		return cannotStart(img.Argv[0], errno)
+		return cannotStart(img.Argv[0], limited(errno)) // EAGAIN: too many processes of that user, execve(2)
 	}
 }
 

@@ -41,11 +41,12 @@ func (e *findError) Error() string { return e.text }
 // seeker looks for the instance that one command is for.
 type seeker struct {
 	environ []string
-	text    string // NAME or PID, as it was given; "" none
-	pid     int    // 0: it is a name
-	groups  []int  // ours
-	root    bool   // we are
-	chosen  string // $HOTWRAP_RUNTIME_DIR; "" none
+	text    string   // NAME or PID, as it was given; "" none
+	pid     int      // 0: it is a name
+	groups  []int    // ours
+	root    bool     // we are
+	chosen  string   // $HOTWRAP_RUNTIME_DIR; "" none
+	dirs    []string // of control sockets, in each base
 	blocked []string
 }
 
@@ -179,8 +180,13 @@ func (k *seeker) nobody(ctx context.Context, all []*contact) error {
 		every := newSeeker(k.environ, "")
 		all = every.visitAll(ctx, every.contacts())
 	}
+	e.hint = strings.Join(k.whatElse(all), "; ")
+	return e
+}
+
+// whatElse are hints at what there is, and why it is not what was meant.
+func (k *seeker) whatElse(all []*contact) (hints []string) {
 	var run []*contact
-	var hints []string
 	for _, p := range all {
 		switch p.standing {
 		case contactAnswers, contactMute:
@@ -205,8 +211,7 @@ func (k *seeker) nobody(ctx context.Context, all []*contact) error {
 	if len(k.blocked) > 0 {
 		hints = append(hints, "not let into "+strings.Join(k.blocked, ", "))
 	}
-	e.hint = strings.Join(hints, "; ")
-	return e
+	return hints
 }
 
 // isBelow tells whether pid is a descendant of top.
@@ -268,6 +273,7 @@ func (k *seeker) contacts() []*contact {
 	if path := getenv(k.environ, "HOTWRAP_CONTROL"); path != "" {
 		add("", path, true)
 	}
+	k.dirs = k.controlNames()
 	k.search("", k.bases(), add)
 	for _, path := range boundSockets("/proc/self") {
 		add("", path, true)
@@ -297,14 +303,22 @@ func (k *seeker) search(root string, bases []string, add func(root, path string,
 	}
 }
 
-// controlDirs are the directories of a base in which control sockets lie.
-func (k *seeker) controlDirs(base string) []string {
-	dirs := []string{filepath.Join(base, controlDir)}
+// controlNames are the directories in which control sockets of ours lie, and those of our groups.
+func (k *seeker) controlNames() []string {
+	names := []string{controlDir}
 	for _, gid := range k.groups[:min(len(k.groups), groupsMost)] {
-		dirs = append(dirs, filepath.Join(base, controlDir+"-"+strconv.Itoa(gid)))
+		names = append(names, controlDir+"-"+strconv.Itoa(gid))
 		if g, err := user.LookupGroupId(strconv.Itoa(gid)); err == nil {
-			dirs = append(dirs, filepath.Join(base, controlDir+"-"+g.Name))
+			names = append(names, controlDir+"-"+g.Name)
 		}
+	}
+	return names
+}
+
+// controlDirs are the directories of a base in which control sockets lie.
+func (k *seeker) controlDirs(base string) (dirs []string) {
+	for _, name := range k.dirs {
+		dirs = append(dirs, filepath.Join(base, name))
 	}
 	for _, dir := range namesIn(base, controlDir+"-") {
 		if !slices.Contains(dirs, dir) {

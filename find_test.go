@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -141,6 +142,34 @@ func onlyWhere(holds bool) string {
 		return ""
 	}
 	return "\x00"
+}
+
+// TestFindOnce: who is asked who it is has one connection for it.
+func TestFindOnce(t *testing.T) {
+	path := filepath.Join(fakeBase(t), "control", "hwtest-once.sock")
+	l := fakeListen(t, path)
+	var came atomic.Int32
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(identity{}) }),
+		ConnState: func(_ net.Conn, to http.ConnState) {
+			if to == http.StateNew {
+				came.Add(1)
+			}
+		},
+	}
+	t.Cleanup(func() { server.Close() })
+	go server.Serve(l)
+	k := newSeeker(nil, "")
+	p := &contact{path: path, seeker: k}
+	if k.visit(t.Context(), p, patience); p.standing != contactAnswers {
+		t.Fatalf("%v: %v", p.standing, p.why)
+	}
+	if err := askSelf(t.Context(), p.httpClient(), &p.self); err != nil { // by now all that came before is accepted
+		t.Fatal(err)
+	}
+	if n := came.Load(); n != 2 {
+		t.Errorf("%d connections, one is ours", n)
+	}
 }
 
 func TestFindSame(t *testing.T) { // two of one name, in two directories

@@ -9,6 +9,7 @@ package main
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -87,6 +88,12 @@ type worker struct {
 	ExecErrno int           `json:"exec_errno,omitempty"`
 	Watched   []string      `json:"watched,omitempty"` // listeners that it was seen to watch
 	Blame     string        `json:"blame,omitempty"`   // why hotwrap ended it, if not in order
+	Server    int           `json:"server,omitempty"`  // the process that serves, behind launchers
+	Habit     int           `json:"habit,omitempty"`   // the stop signal of what it was seen to run, where that has one of its own
+	Asked     int           `json:"asked,omitempty"`   // it was told to finish, the launchers before it were not
+	Goad      instant       `json:"goad,omitempty"`    // they are then: it has ended, and they have not
+	Strays    []int         `json:"strays,omitempty"`  // groups of what left its group, and outlived its leader
+	Search    instant       `json:"search,omitempty"`  // they are looked for until then
 	Says      string        `json:"says,omitempty"`    // its last STATUS=
 	Closed    bool          `json:"closed,omitempty"`  // told to finish, it has let go of all listeners
 	Word      string        `json:"word,omitempty"`    // by which way it said that it is ready
@@ -94,9 +101,12 @@ type worker struct {
 
 // slot is the place of one worker in its generation, over all its respawns.
 type slot struct {
-	Failures int     `json:"failures,omitempty"` // in a row
-	Start    instant `json:"start,omitempty"`    // when its next worker starts
-	Over     bool    `json:"over,omitempty"`     // --respawn gave it up
+	Failures int      `json:"failures,omitempty"` // in a row
+	Start    instant  `json:"start,omitempty"`    // when its next worker starts
+	Over     bool     `json:"over,omitempty"`     // --respawn gave it up
+	Yielded  bool     `json:"yielded,omitempty"`  // to the successor's worker, while a restart is under way
+	Told     bool     `json:"told,omitempty"`     // its workers say READY=1, so a successor's must
+	Watched  []string `json:"watched,omitempty"`  // listeners that they were seen to watch, so a successor's must
 }
 
 // fallen is a worker that ended without an order.
@@ -128,8 +138,7 @@ type generation struct {
 	Check      int           `json:"check,omitempty"`    // pid of --check while it runs
 	Held       bool          `json:"held,omitempty"`     // prepared, but waits for its predecessor's end (--no-overlap)
 	Fallback   bool          `json:"fallback,omitempty"` // stopped for a successor, started again if that one fails
-	Told       bool          `json:"told,omitempty"`     // it has said READY=1, so a successor must
-	Watched    []string      `json:"watched,omitempty"`  // listeners that it was seen to watch, so a successor must
+	Watched    []string      `json:"watched,omitempty"`  // listeners that any of its workers was seen to watch
 	Blind      bool          `json:"blind,omitempty"`    // it could not be looked into
 	Slots      []slot        `json:"slots"`
 	Workers    []*worker     `json:"workers,omitempty"`
@@ -149,6 +158,29 @@ type generation struct {
 	Serves     instant       `json:"serves,omitempty"`  // since when
 	Crashes    int           `json:"crashes,omitempty"` // of its workers, while it served
 	Handed     bool          `json:"handed,omitempty"`  // no other generation holds a listener
+}
+
+func (g *generation) readyWorkers() int {
+	n := 0
+	for _, w := range g.Workers {
+		if w.State == workerReady {
+			n++
+		}
+	}
+	return n
+}
+
+// serves tells whether a ready worker is in that slot.
+func (g *generation) serves(slot int) bool {
+	return slices.ContainsFunc(g.Workers, func(w *worker) bool { return w.Slot == slot && w.State == workerReady })
+}
+
+// who names a worker for the log: where there is one only, by its generation.
+func (g *generation) who(w *worker) string {
+	if len(g.Slots) <= 1 {
+		return fmt.Sprintf("generation %d", g.Number)
+	}
+	return fmt.Sprintf("worker %d of generation %d", w.Slot, g.Number)
 }
 
 // readyMode is --ready.
@@ -235,10 +267,13 @@ func (g *generation) beat() time.Duration {
 	return microseconds(getenv(g.Image.environ(nil), "WATCHDOG_USEC"))
 }
 
-// stopSignal is what tells g's program to finish.
-func (g *generation) stopSignal() syscall.Signal {
-	if g.Image == nil {
-		return syscall.SIGTERM
+// stopSignal is what tells a worker of g to finish: by what it was seen to run, else by the command line.
+func (g *generation) stopSignal(w *worker) syscall.Signal {
+	switch {
+	case w.Habit != 0:
+		return syscall.Signal(w.Habit)
+	case g.Image != nil:
+		return g.Image.StopSignal
 	}
-	return g.Image.StopSignal
+	return syscall.SIGTERM
 }

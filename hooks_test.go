@@ -158,12 +158,11 @@ func TestHookOrder(t *testing.T) {
 func TestHookLead(t *testing.T) {
 	f := hookedUp(t, defaultLimits(), hookDrained)
 	f.pids++
-	other := &fakeProcess{pid: f.pids, number: 1, spawned: f.clock()}
+	other := &fakeProcess{pid: f.pids, serial: 1, number: 1, spawned: f.clock()}
 	f.procs = append(f.procs, other)
 	f.step(event{kind: evNotice, serial: 1, notice: notice{mainPID: other.pid, by: "notify"}})
 	f.die(f.procs[0], exitStatus{})
 	f.step(event{kind: evChild})
-	f.broken = false // nothing ended that served
 	f.restart()
 	f.wantHooks("drained 1")
 	if f.hooked[0].PID != other.pid {

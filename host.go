@@ -64,6 +64,7 @@ func (s *source) stop() []event { //nolint:unparam // whether it still matters, 
 type ears struct {
 	notify *notifySocket
 	pipe   func() []notice // stops the --ready fd=N pipe
+	acks   func() []notice // stops the EINHORN_SOCK_FD socket
 	report *os.File        // closing it ends the report's source
 }
 
@@ -79,8 +80,9 @@ type host struct {
 	upward  *upward
 	notify  *notifyDir // nil: workers cannot speak
 	ears    map[int]ears
-	tty     int  // /dev/tty, held to learn of its hang-up; -1 none
-	nohup   bool // HUP was ignored at start
+	lookers chan struct{} // holds one for each look under way
+	tty     int           // /dev/tty, held to learn of its hang-up; -1 none
+	nohup   bool          // HUP was ignored at start
 	unwatch func()
 	unkey   func()
 	watcher *watcher
@@ -95,7 +97,7 @@ type host struct {
 
 func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
 	return &host{
-		events: events, out: out, done: make(chan struct{}), ears: map[int]ears{},
+		events: events, out: out, done: make(chan struct{}), ears: map[int]ears{}, lookers: make(chan struct{}, looksAtOnce),
 		printer: p, nohup: nohup, tty: -1, closed: true, hub: newHub(),
 	}
 }
@@ -151,6 +153,10 @@ func newProgram(cfg *config, environ []string) (*program, error) {
 	if cfg.ready.mode == readyFD {
 		p.readyFD = cfg.ready.fd
 	}
+	var err error
+	if p.ackFD, err = ackNumber(cfg.env, p.readyFD); err != nil {
+		return nil, err
+	}
 	cwd, err := os.Getwd() // $PWD, so by its logical name, where that is true
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the current directory: %v", err)
@@ -188,10 +194,8 @@ func (h *host) listen(cfg *config, environ []string) error {
 	if err := p.number(ls); err != nil {
 		return err
 	}
-	for i, l := range p.listeners {
-		h.say(info("listening on %s %s as %q", l.network, l.addr, l.name).with("fd", p.numbers[i]))
-	}
-	if n := listenFDS(p.numbers); n < len(p.listeners) {
+	h.introduce()
+	if n := listenFDS(p.numbers); missesListeners(p.numbers, n) {
 		h.say(warning("LISTEN_FDS tells of %s only: descriptor %d, the next, is none", count(n, "listener"), firstListenFD+n))
 	}
 	h.unwatch, err = watchListeners(p.listeners, func(l *listener) { h.post(event{kind: evSpoilt, name: l.name}) })
@@ -199,6 +203,18 @@ func (h *host) listen(cfg *config, environ []string) error {
 		h.say(warning("nobody watches over the listeners: %v", err))
 	}
 	return nil
+}
+
+// introduce names the listeners. Those who listen to events come later, and find them in the status.
+func (h *host) introduce() {
+	var ms []message
+	for i, l := range h.program.listeners {
+		ms = append(ms, info("listening on %s %s as %q", l.network, l.addr, l.name).with("fd", h.program.numbers[i]))
+	}
+	h.printer.begin(ms)
+	for _, m := range ms {
+		h.upward.status(m.String())
+	}
 }
 
 // takePlace takes a name and its control socket. Without a place for that hotwrap works all the same,
@@ -274,7 +290,7 @@ func (h *host) watch(cfg *config) error {
 
 // fail says why hotwrap cannot start.
 func (h *host) fail(err error) {
-	h.say(failure("%v", err))
+	h.say(failure("%v", limited(err)))
 	if text := remedyFor(err); text != "" {
 		h.say(hint("%s", text))
 	}
@@ -319,10 +335,10 @@ func (h *host) shut() {
 // world gives the supervisor its functions.
 func (h *host) world() world {
 	return world{
-		now: clock, prepare: h.prepare, check: h.check, spawn: h.spawn, disk: h.disk, reap: reapAll,
+		now: clock, prepare: h.prepare, check: h.check, spawn: h.start, disk: h.disk, reap: reapAll,
 		look: h.look, survey: h.survey, signal: signalOne, kill: signalGroup, empty: groupEmpty,
 		owns: h.owns, halted: halted, route: h.traffic.route, refresh: h.refresh, promote: h.promote,
-		repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
+		search: h.search, repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
 		answer: h.answer, say: h.say, alive: func() { h.upward.watchdog() },
 		facts: h.facts, hook: h.hook, pin: (*image).forHook,
 		build: h.build, built: h.built, runs: h.runs, stuck: h.stuck, watchAgain: h.watchAgain, clear: h.clear,
@@ -407,10 +423,11 @@ func (h *host) prepare(g, predecessor *generation, old *image) {
 	}
 	go func() {
 		for i, pid := range pids {
-			h.post(event{kind: evLook, serial: serials[i], sight: sightOf(look(pid, inodesOf(wanted)), wanted, nil)})
+			v := look(pid, inodesOf(wanted))
+			h.post(event{kind: evLook, serial: serials[i], sight: sightOf(v, wanted)})
 		}
 		img, err := resolve()
-		ev := event{kind: evPrepared, number: number, image: img, err: err}
+		ev := event{kind: evPrepared, number: number, image: img, err: limited(err)}
 		if err == nil && overlap {
 			ev.warnings = memoryWarnings(pids)
 		}
@@ -482,6 +499,12 @@ func (h *host) clear() {
 	}
 }
 
+// start is spawn; where that fails for a limit, the error names it.
+func (h *host) start(g *generation, w *worker) (int, error) {
+	pid, err := h.spawn(g, w)
+	return pid, limited(err)
+}
+
 // spawn starts one worker of g and listens to it.
 func (h *host) spawn(g *generation, w *worker) (int, error) {
 	serial, img := w.Serial, g.Image
@@ -491,7 +514,7 @@ func (h *host) spawn(g *generation, w *worker) (int, error) {
 		return 0, err
 	}
 	defer closeEnds(output)
-	l := launch{ready: -1, output: output, sockets: h.traffic.sockets(g.Number, w.Slot), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot)}}
+	l := launch{ready: -1, ack: -1, output: output, sockets: h.traffic.sockets(g.Number, w.Slot), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot), "EINHORN_CHILD_INDEX=" + strconv.Itoa(w.Slot)}}
 	e, err := h.listenTo(serial, &l)
 	if err != nil {
 		h.out.gone(serial)
@@ -499,8 +522,10 @@ func (h *host) spawn(g *generation, w *worker) (int, error) {
 	}
 	pid, err := h.program.start(img, l)
 	_ = unix.Close(l.report)
-	if l.ready >= 0 {
-		_ = unix.Close(l.ready)
+	for _, fd := range []int{l.ready, l.ack} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
 	}
 	if err != nil {
 		h.close(e)
@@ -533,7 +558,7 @@ func (h *host) listenTo(serial int, l *launch) (e ears, err error) {
 		}
 	}
 	if h.notify != nil {
-		if e.notify, err = h.notify.listen(hear); err != nil {
+		if e.notify, err = h.notify.listen(hear); err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
 			if err = h.moveNotify(); err == nil {
 				e.notify, err = h.notify.listen(hear)
 			}
@@ -549,18 +574,19 @@ func (h *host) listenTo(serial int, l *launch) (e ears, err error) {
 			return e, err
 		}
 	}
-	var fds [2]int
-	if err := unix.Pipe(fds[:]); err != nil {
+	if h.program.ackFD >= 0 {
+		if l.ack, e.acks, err = openAckSocket(hear); err != nil {
+			h.close(e)
+			_ = unix.Close(l.ready) // no harm if it is none
+			return e, err
+		}
+	}
+	if e.report, l.report, err = openPipe("report"); err != nil {
 		h.close(e)
-		_ = unix.Close(l.ready) // no harm if it is none
-		return e, fmt.Errorf("cannot open a pipe: %w", err)
+		_ = unix.Close(l.ready) // no harm if they are none
+		_ = unix.Close(l.ack)
 	}
-	for _, fd := range fds {
-		unix.CloseOnExec(fd) // only this goroutine forks
-	}
-	_ = unix.SetNonblock(fds[0], true)
-	l.report, e.report = fds[1], os.NewFile(uintptr(fds[0]), "report")
-	return e, nil
+	return e, err
 }
 
 // moveNotify makes a new directory for the workers' sockets: somebody cleaned the old one away.
@@ -619,6 +645,9 @@ func (h *host) close(e ears) {
 	}
 	if e.pipe != nil {
 		_ = e.pipe()
+	}
+	if e.acks != nil {
+		_ = e.acks()
 	}
 	if e.report != nil {
 		_ = e.report.Close()
@@ -685,18 +714,27 @@ func (h *host) look(w *worker, helped bool) {
 	if helped && h.program.user != nil {
 		see = h.program.lookAsUser(pid, inodesOf(wanted))
 	}
+	chosen := h.program.stopSignal != 0
 	go func() {
+		h.lookers <- struct{}{}
 		v := see()
-		var others []string
-		if last {
-			others = otherListeners(v.pids, inodesOf(wanted))
+		<-h.lookers
+		seen := sightOf(v, wanted)
+		if v.watcher != 0 {
+			seen.server, seen.behind = serverOf(pid, v.watcher)
+			if !chosen {
+				seen.stop = int(stopSignalOf(runningName(seen.server)))
+			}
 		}
-		h.post(event{kind: evLook, serial: serial, sight: sightOf(v, wanted, others)})
+		if last {
+			seen.others = otherListeners(v.pids, inodesOf(wanted))
+		}
+		h.post(event{kind: evLook, serial: serial, sight: seen})
 	}()
 }
 
-func sightOf(v view, wanted map[uint64]string, others []string) sight {
-	s := sight{blind: v.blind, denied: v.denied, others: others}
+func sightOf(v view, wanted map[uint64]string) sight {
+	s := sight{blind: v.blind, denied: v.denied}
 	for inode, name := range wanted {
 		s.holds = s.holds || v.holds[inode]
 		if v.watches[inode] {
@@ -705,6 +743,19 @@ func sightOf(v view, wanted map[uint64]string, others []string) sight {
 	}
 	slices.Sort(s.watched)
 	return s
+}
+
+// search looks for what a worker whose leader has ended left behind outside its group: setsid, su and their like put
+// what they start into another. As a rule hotwrap has no child that it does not know, and then there is nothing.
+func (h *host) search(w *worker, known []int) bool {
+	pids := strays(known)
+	e := h.ears[w.Serial]
+	if len(pids) == 0 || e.notify == nil {
+		return false
+	}
+	serial, line, wanted := w.Serial, "NOTIFY_SOCKET="+e.notify.path, h.wanted()
+	go func() { h.post(event{kind: evStrays, serial: serial, groups: straysOf(pids, line, wanted)}) }()
+	return true
 }
 
 // survey counts the connections of a generation.
@@ -730,7 +781,7 @@ func (h *host) survey(g *generation) {
 }
 
 // owns tells whether the sender of a notice belongs to the worker: it is in its tree, or in its group
-// and hotwrap's child since its parent died, or it is gone and had its user's id.
+// since what lay between has ended, or it is gone and had its user's id.
 func (h *host) owns(w *worker, n notice) bool {
 	if n.pid == 0 {
 		return true // this system does not tell senders; the socket is the worker's own
@@ -738,8 +789,8 @@ func (h *host) owns(w *worker, n notice) bool {
 	if ownsTree(w.PID, n.pid) {
 		return true
 	}
-	if _, ppid, group, _, alive := procState(n.pid); alive {
-		return ppid == os.Getpid() && group == w.Group
+	if _, _, group, _, alive := procState(n.pid); alive {
+		return group == w.Group
 	}
 	return n.uid >= 0 && n.uid == h.program.uid()
 }
@@ -774,7 +825,13 @@ func (h *host) heard(sig os.Signal) (event, bool) {
 	case signalReexec:
 		r.Ask = askReexec
 	case signalMore, signalFewer:
-		r.Ask = askWorkers
+		if h.tty >= 0 { // it means a process in the background that reads or writes there
+			return event{kind: evSay, message: verbose("%s does nothing at a terminal", r.Cause)}, true
+		}
+		r.Ask, r.More = askWorkers, 1
+		if eventOf(sig) == signalFewer {
+			r.More = -1
+		}
 	case signalDrop, signalNone:
 		return event{}, false
 	}

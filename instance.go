@@ -43,13 +43,13 @@ type instance struct {
 // takenError says that a name is another instance's.
 type takenError struct {
 	name string
-	pid  string // that wrote itself into the lock file; "" unknown
+	pid  int // that wrote itself into the lock file; 0 unknown
 }
 
 func (e *takenError) Error() string {
 	text := fmt.Sprintf("cannot take the name %q: another hotwrap has it", e.name)
-	if e.pid != "" {
-		text += " (pid " + e.pid + ")"
+	if e.pid != 0 {
+		text += fmt.Sprintf(" (pid %d)", e.pid)
 	}
 	return text
 }
@@ -71,13 +71,14 @@ func openInstance(environ []string, name, given, group string) (*instance, error
 		i := &instance{name: name, group: gid}
 		err := i.openIn(base, group, given == "")
 		var taken *takenError
-		switch {
-		case err == nil:
+		if err == nil {
 			if len(reasons) > 0 && getenv(environ, "HOTWRAP_RUNTIME_DIR") != "" { // it is the first of them
 				i.passed = reasons[0]
 			}
 			return i, nil
-		case errors.As(err, &taken):
+		}
+		i.release()
+		if errors.As(err, &taken) {
 			return nil, err
 		}
 		reasons = append(reasons, fmt.Sprintf("%q: %v", base, err))
@@ -93,150 +94,126 @@ func (i *instance) openIn(base, group string, mayNumber bool) error {
 	if err := fitParents(base, i.group >= 0); err != nil { // the group has to get through
 		return err
 	}
+	socketDir := controlDir
+	if i.group >= 0 {
+		socketDir += "-" + group
+	}
+	path := func() string { return filepath.Join(base, socketDir, i.name+socketSuffix) } // the name may get a number
+	if length := len(path()); length > maxSockPath {                                     // before there is anything to be left behind
+		return fmt.Errorf("the socket's path would have %d bytes, over %d", length, maxSockPath)
+	}
 	top := &notifyDir{}
 	err = top.openBase(base, i.group >= 0)
 	if top.base != nil {
 		defer top.base.Close()
 	}
-	if err != nil {
-		return err
-	}
 	if top.madeBase {
 		i.madeBase = base
 	}
-	dir, err := privateDir(top.base, controlDir, 0o700, -1)
-	if err != nil {
+	if err == nil {
+		err = i.makeDirs(top.base, socketDir)
+	}
+	if err == nil {
+		err = i.takeName(filepath.Dir(i.lockPath), mayNumber)
+	}
+	if err == nil {
+		i.path = path()
+		err = i.bind()
+	}
+	return err
+}
+
+// makeDirs makes the directory of the locks, and that of the socket.
+func (i *instance) makeDirs(base *os.File, socketDir string) error {
+	if err := privateDir(base, controlDir, 0o700, -1); err != nil {
 		return err
 	}
-	socketDir := dir
-	if i.group >= 0 {
-		if socketDir, err = privateDir(top.base, controlDir+"-"+group, 0o750, i.group); err != nil {
-			return err
-		}
+	i.lockPath = filepath.Join(base.Name(), controlDir, i.name+lockSuffix)
+	if i.group < 0 {
+		return nil
 	}
-	if length := len(socketDir) + 1 + len(i.name) + len(socketSuffix); length > maxSockPath {
-		return fmt.Errorf("the socket's path would have %d bytes, over %d", length, maxSockPath)
-	}
-	if err := i.takeName(dir, mayNumber); err != nil {
-		return err
-	}
-	if err := i.bind(filepath.Join(socketDir, i.name+socketSuffix)); err != nil {
-		i.release()
-		return err
-	}
-	return nil
+	return privateDir(base, socketDir, 0o750, i.group)
 }
 
 // privateDir makes or opens the directory name in base, and makes sure that it is ours and closed to all
 // but us, or but us and a group.
-func privateDir(base *os.File, name string, mode uint32, gid int) (string, error) {
+func privateDir(base *os.File, name string, mode uint32, gid int) error {
 	at, path := int(base.Fd()), filepath.Join(base.Name(), name)
 	if err := unix.Mkdirat(at, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
-		return "", err
+		return err
 	}
 	dir, err := openDirAt(at, name)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer dir.Close()
 	info, err := dir.Stat()
 	if err != nil {
-		return "", err
+		return err
 	}
 	if int(owner(info)) != os.Geteuid() {
-		return "", fmt.Errorf("%q belongs to uid %d", path, owner(info))
+		return fmt.Errorf("%q belongs to uid %d", path, owner(info))
 	}
 	if gid >= 0 {
 		if err := unix.Fchown(int(dir.Fd()), -1, gid); err != nil {
-			return "", fmt.Errorf("cannot give %q to the group: %v", path, err)
+			return fmt.Errorf("cannot give %q to the group: %v", path, err)
 		}
 	}
-	return path, unix.Fchmod(int(dir.Fd()), mode)
+	return unix.Fchmod(int(dir.Fd()), mode)
 }
 
 // takeName locks the name, or with a number behind it the first that is free.
-func (i *instance) takeName(dir string, mayNumber bool) error {
+func (i *instance) takeName(path string, mayNumber bool) error {
+	dir, err := openDir(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
 	name := i.name
 	for n := 2; ; n++ {
-		err := i.lockName(filepath.Join(dir, i.name+lockSuffix))
-		var taken *takenError
-		if err == nil || !errors.As(err, &taken) || !mayNumber || n > namesTried {
-			return err
+		var held *heldError
+		i.lockPath = filepath.Join(path, i.name+lockSuffix)
+		switch i.lock, err = lockAt(dir, i.name+lockSuffix); {
+		case err == nil:
+			_ = rewrite(i.lock, strconv.Itoa(os.Getpid())+"\n")
+			return nil
+		case !errors.As(err, &held):
+			return fmt.Errorf("cannot lock %q: %w", i.lockPath, causeOf(err))
+		case !mayNumber || n > namesTried:
+			return &takenError{i.name, held.pid}
 		}
 		number := "-" + strconv.Itoa(n)
 		i.name = name[:min(len(name), nameMost-len(number))] + number
 	}
 }
 
-// lockName takes the lock on one name. Who holds it before us may remove the file as we open it: then again.
-func (i *instance) lockName(path string) error {
-	for range 8 {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-		if err != nil {
-			return causeOf(err)
-		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			text := make([]byte, 20)
-			n, _ := f.ReadAt(text, 0)
-			_ = f.Close()
-			pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
-			if pid > 0 {
-				return &takenError{i.name, strconv.Itoa(pid)}
-			}
-			return &takenError{i.name, ""}
-		}
-		if err == nil && sameFile(f, path) {
-			i.lock, i.lockPath = f, path
-			_ = f.Truncate(0)
-			_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-			return nil
-		}
-		_ = f.Close()
-		if err != nil {
-			return fmt.Errorf("cannot lock %q: %v", path, err)
-		}
-	}
-	return fmt.Errorf("cannot lock %q: it disappears again and again", path)
-}
-
-// sameFile tells whether path still leads to f.
-func sameFile(f *os.File, path string) bool {
-	a, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	b, err := os.Lstat(path)
-	return err == nil && os.SameFile(a, b)
-}
-
 // bind opens the socket. One that lies there is a dead instance's: the name is ours.
-func (i *instance) bind(path string) error {
-	if info, err := os.Lstat(path); err == nil {
+func (i *instance) bind() error {
+	if info, err := os.Lstat(i.path); err == nil {
 		if info.Mode().Type() != fs.ModeSocket {
-			return fmt.Errorf("%q is not a socket", path)
+			return fmt.Errorf("%q is not a socket", i.path)
 		}
-		_ = os.Remove(path)
+		_ = os.Remove(i.path)
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: i.path, Net: "unix"})
 	if err != nil {
-		return fmt.Errorf("cannot listen on %q: %w", path, causeOf(err))
+		return fmt.Errorf("cannot listen on %q: %w", i.path, causeOf(err))
 	}
 	l.SetUnlinkOnClose(false)
 	mode := fs.FileMode(0o600)
 	if i.group >= 0 {
 		mode = 0o660
-		err = os.Lchown(path, -1, i.group)
+		err = os.Lchown(i.path, -1, i.group)
 	}
 	if err == nil {
-		err = os.Chmod(path, mode)
+		err = os.Chmod(i.path, mode)
 	}
 	if err != nil {
 		_ = l.Close()
-		_ = os.Remove(path)
+		_ = os.Remove(i.path)
 		return causeOf(err)
 	}
-	i.listener, i.path = l, path
+	i.listener = l
 	return nil
 }
 

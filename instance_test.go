@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -58,7 +57,7 @@ func TestInstances(t *testing.T) {
 		t.Fatalf("the second is %+v, %v", second, err)
 	}
 	var taken *takenError
-	if _, err := open("x", "web"); !errors.As(err, &taken) || taken.pid != strconv.Itoa(os.Getpid()) {
+	if _, err := open("x", "web"); !errors.As(err, &taken) || taken.pid != os.Getpid() {
 		t.Fatalf("a name that is taken: %v", err)
 	}
 	info, err := os.Stat(first.path)
@@ -100,7 +99,14 @@ func TestHostileDirectory(t *testing.T) {
 	if err := os.Chmod(base, 0o777); err != nil { //nolint:gosec // that is the point
 		t.Fatal(err)
 	}
+	long := filepath.Join(dir, strings.Repeat("x", maxSockPath-len(dir)-len("/control/web.sock")))
 	i := &instance{name: "web", group: -1}
+	if err := i.openIn(long, "", false); err == nil || !strings.Contains(err.Error(), "path would have") {
+		t.Fatalf("used: %v", err)
+	}
+	if _, err := os.Stat(long); err == nil {
+		t.Error("left behind: a directory for nothing")
+	}
 	if err := i.openIn(base, "", false); err == nil || !strings.Contains(err.Error(), "writable by others") {
 		t.Fatalf("used: %v", err)
 	}

@@ -242,10 +242,11 @@ func (t turn) end() time.Duration { return t.gone.Sub(t.told) }
 // unhandledIn tells whether the predecessor died of the stop signal.
 func (o *observed) unhandledIn(t turn) bool { return t.status == "SIG"+o.signal }
 
-// unhandled says so if the program died of the signal itself.
+// unhandled says so if the program died of the signal itself. Some do that on purpose when they are done (Puma), and whether
+// there is a handler cannot be seen: the runtimes of Go, Node and Java have one for every program.
 func (o *observed) unhandled(turns []turn) string {
 	if len(turns) > 0 && !slices.ContainsFunc(turns, func(t turn) bool { return !o.unhandledIn(t) }) {
-		return ": it has no handler for it"
+		return ": it dies of it, as without a handler"
 	}
 	return ""
 }

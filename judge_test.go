@@ -55,7 +55,7 @@ func TestJudge(t *testing.T) {
 		},
 		"dies of the signal": {
 			turn: unhandled, losses: []outcome{lostAt(1205*ms, 50*ms, false, lossUnanswered)},
-			want: []string{` 1 lost$`, `^  new +1 no answer$`, `ends 20 ms after TERM with 1 request open: it has no handler for it; see`},
+			want: []string{` 1 lost$`, `^  new +1 no answer$`, `ends 20 ms after TERM with 1 request open: it dies of it, as without a handler; see`},
 		},
 		"drops while it drains": {
 			turn: slow, losses: []outcome{lostAt(1300*ms, 5*ms, true, lossReset), lostAt(3190*ms, 5*ms, false, lossReset)},

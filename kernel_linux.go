@@ -11,9 +11,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +36,7 @@ type view struct {
 	pids    []int           // leader first
 	holds   map[uint64]bool // wanted sockets that some process has open
 	watches map[uint64]bool // wanted sockets that some process would serve: see look
+	watcher int             // the first of those processes; 0 none
 	blind   string          // why "not watched" cannot be trusted; empty when it can
 	denied  bool            // blind for want of permission: a helper with the worker's uid could see more
 }
@@ -132,6 +135,7 @@ func socketLink(link []byte) (uint64, bool) {
 
 // procStat is what /proc/PID/stat says of a process.
 type procStat struct {
+	name                string // of its program, 15 bytes at the most
 	state               byte
 	ppid, pgrp, threads int
 	start               uint64 // clock ticks after boot
@@ -140,12 +144,12 @@ type procStat struct {
 // parseStat reads a line of /proc/PID/stat. The name in parentheses is the program's choice, parentheses and spaces
 // included, so the fields count from the last one: proc(5).
 func parseStat(line []byte) (procStat, bool) {
-	end := bytes.LastIndexByte(line, ')')
+	begin, end := bytes.IndexByte(line, '('), bytes.LastIndexByte(line, ')')
 	fields := bytes.Fields(line[end+1:])
-	if end < 0 || len(fields) < 20 || len(fields[0]) != 1 {
+	if begin < 0 || end < begin || len(fields) < 20 || len(fields[0]) != 1 {
 		return procStat{}, false
 	}
-	s := procStat{state: fields[0][0]}
+	s := procStat{name: string(line[begin+1 : end]), state: fields[0][0]}
 	var errs [4]error
 	s.ppid, errs[0] = strconv.Atoi(string(fields[1]))
 	s.pgrp, errs[1] = strconv.Atoi(string(fields[2]))
@@ -286,7 +290,11 @@ func look(pid int, inodes []uint64) view {
 		}
 	}
 	for _, p := range l.pids {
+		before := len(l.watches)
 		l.process(p)
+		if l.watcher == 0 && len(l.watches) > before {
+			l.watcher = p
+		}
 		if l.done() {
 			l.blind, l.denied = "", false // nothing was left to see
 			break
@@ -316,11 +324,20 @@ func (l *looker) cannot(pid int, err error) {
 
 // process looks at one process: first its epolls, then, if it holds something unwatched, its threads.
 func (l *looker) process(pid int) {
-	held, polled := map[int]uint64{}, map[uint64]bool{}
+	held, open, polled := map[int]uint64{}, map[uint64]bool{}, map[uint64]bool{}
+	// Both in this process: an epoll goes on listing what was closed here while we hold it open.
+	both := func(inode uint64) {
+		if open[inode] && polled[inode] {
+			l.watches[inode] = true
+		}
+	}
 	err := eachDescriptor(pid, func(fd int, link []byte) bool {
 		switch string(link) {
 		case "anon_inode:[eventpoll]":
-			l.epoll(pid, fd, polled)
+			l.epoll(pid, fd, func(inode uint64) {
+				polled[inode] = true
+				both(inode)
+			})
 		case "anon_inode:[io_uring]": // it may accept without a system call, on sockets that /proc shows nowhere
 			if l.blind == "" {
 				l.blind = fmt.Sprintf("process %d uses io_uring", pid)
@@ -331,13 +348,8 @@ func (l *looker) process(pid int) {
 			if !ok || !l.want[inode] {
 				return true
 			}
-			held[fd], l.holds[inode] = inode, true
-		}
-		for _, inode := range held {
-			// Both in this process: an epoll goes on listing what was closed here while we hold it open.
-			if polled[inode] {
-				l.watches[inode] = true
-			}
+			held[fd], open[inode], l.holds[inode] = inode, true, true
+			both(inode)
 		}
 		return !l.done()
 	})
@@ -349,35 +361,29 @@ func (l *looker) process(pid int) {
 	}
 }
 
-// epoll adds the wanted sockets that an epoll waits on. Nested ones need no thought: the inner one is a descriptor of
-// the same process.
-func (l *looker) epoll(pid, fd int, polled map[uint64]bool) {
+// epoll calls fn with the wanted sockets that an epoll waits on. Nested ones need no thought: the inner one is a
+// descriptor of the same process.
+func (l *looker) epoll(pid, fd int, fn func(inode uint64)) {
 	text, err := readProc(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd), maxEpoll)
 	if err != nil {
 		l.cannot(pid, err)
 	}
-	for inode := range l.want {
-		if watchesInput(text, inode, l.dev) {
-			polled[inode] = true
-		}
-	}
+	eachInput(text, l.want, l.dev, fn)
 }
 
-// watchesInput reports whether an epoll, by the text of its fdinfo, waits for input on a socket. It searches before it
-// parses: that text is a megabyte for 10,000 connections.
-func watchesInput(text []byte, inode, dev uint64) bool {
-	needle := fmt.Appendf(nil, " ino:%x ", inode)
-	for {
-		at := bytes.Index(text, needle)
-		if at < 0 {
-			return false
+// eachInput calls fn with every wanted socket for whose input an epoll waits, by the text of its fdinfo. Of a line it reads
+// the inode first, and the rest only if that is wanted: the text is a megabyte for 10,000 connections.
+func eachInput(text []byte, want map[uint64]bool, dev uint64, fn func(inode uint64)) {
+	for line := range bytes.Lines(text) {
+		_, rest, _ := bytes.Cut(line, []byte(" ino:"))
+		hex, _, _ := bytes.Cut(rest, []byte(" "))
+		if inode, err := strconv.ParseUint(string(hex), 16, 64); err != nil || !want[inode] {
+			continue
 		}
-		line, rest, _ := bytes.Cut(text[bytes.LastIndexByte(text[:at], '\n')+1:], []byte("\n"))
 		t, ok := parseEpollTarget(line)
-		if ok && t.inode == inode && t.dev == dev && t.events&(unix.EPOLLIN|unix.EPOLLRDNORM) != 0 {
-			return true
+		if ok && t.dev == dev && t.events&(unix.EPOLLIN|unix.EPOLLRDNORM) != 0 {
+			fn(t.inode)
 		}
-		text = rest
 	}
 }
 
@@ -516,9 +522,7 @@ func memoryRoom() (room uint64, where string, ok bool) {
 		kb, found := lineValue(text, "MemAvailable:")
 		room, where, ok = kb<<10, "the machine", found
 	}
-	groups, _ := readProc("/proc/self/cgroup", maxText)
-	mounts, _ := readProc("/proc/self/mountinfo", maxText)
-	for _, h := range memoryHierarchies(groups, mounts) {
+	for _, h := range cgroups("memory") {
 		if left, limited := h.room(); limited && (!ok || left < room) {
 			room, where, ok = left, "the cgroup", true
 		}
@@ -526,28 +530,88 @@ func memoryRoom() (room uint64, where string, ok bool) {
 	return room, where, ok
 }
 
-// hierarchy is where our cgroup lies in a tree of cgroups that limit memory: dir is at or below root.
-type hierarchy struct {
-	root, dir            string
-	limit, use, inactive string // names of the files, and of the key in memory.stat
+// cpus is how many CPUs hotwrap may use: those of its affinity, fewer where a cgroup permits less time than that.
+func cpus() int {
+	n := runtime.NumCPU()
+	for _, h := range cgroups("cpu") {
+		for dir := range h.levels() {
+			if most, ok := h.cpuLimit(dir); ok {
+				n = min(n, max(1, int(math.Ceil(most))))
+			}
+		}
+	}
+	return n
 }
 
-// memoryHierarchies finds our cgroup by /proc/self/cgroup ("4:memory:/a/b", "0::/a/b") and mountinfo, see cgroups(7).
-func memoryHierarchies(groups, mounts []byte) (hs []hierarchy) {
+// cpuLimit is the CPU time per time that one level permits, see cgroups(7) and the kernel's cgroup-v2.rst, cpu.max.
+func (h hierarchy) cpuLimit(dir string) (cpus float64, limited bool) {
+	var quota, period uint64
+	if h.v1 {
+		q, ok := readNumber(path.Join(dir, "cpu.cfs_quota_us")) // -1 is none
+		p, known := readNumber(path.Join(dir, "cpu.cfs_period_us"))
+		if !ok || !known {
+			return 0, false
+		}
+		quota, period = q, p
+	} else {
+		text, _ := readProc(path.Join(dir, "cpu.max"), 64)
+		if n, _ := fmt.Sscan(string(text), &quota, &period); n != 2 { // "max 100000" is none
+			return 0, false
+		}
+	}
+	return float64(quota) / float64(period), quota > 0 && period > 0
+}
+
+// cgroupProcesses tells whether our cgroup, or one above it, has as many processes as it may, or nearly: some that were
+// just refused have gone again. Threads count.
+func cgroupProcesses() (most uint64, full bool) {
+	for _, h := range cgroups("pids") {
+		for dir := range h.levels() {
+			limit, limits := readNumber(path.Join(dir, "pids.max")) // "max" is no number
+			use, known := readNumber(path.Join(dir, "pids.current"))
+			if limits && known && use+use/8+2 >= limit {
+				return limit, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// cgroups finds our cgroup among those that have a controller.
+func cgroups(controller string) []hierarchy {
+	groups, _ := readProc("/proc/self/cgroup", maxText)
+	mounts, _ := readProc("/proc/self/mountinfo", maxText)
+	return hierarchies(controller, groups, mounts)
+}
+
+// hierarchy is where our cgroup lies in a tree of cgroups that have a controller: dir is at or below root.
+type hierarchy struct {
+	root, dir string
+	v1        bool
+}
+
+// levels are the directories of our group and of those above it, as far as they can be seen.
+func (h hierarchy) levels() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for dir := h.dir; strings.HasPrefix(dir, h.root); dir = path.Dir(dir) {
+			if !yield(dir) || dir == h.root || dir == "/" {
+				return
+			}
+		}
+	}
+}
+
+// hierarchies finds our cgroup by /proc/self/cgroup ("4:memory:/a/b", "0::/a/b") and mountinfo, see cgroups(7).
+func hierarchies(controller string, groups, mounts []byte) (hs []hierarchy) {
 	for group := range strings.Lines(string(groups)) {
 		id, rest, _ := strings.Cut(strings.TrimSuffix(group, "\n"), ":")
 		controllers, own, _ := strings.Cut(rest, ":")
-		h := hierarchy{limit: "memory.max", use: "memory.current", inactive: "inactive_file"}
-		fstype := "cgroup2"
-		if controllers != "" {
-			h = hierarchy{limit: "memory.limit_in_bytes", use: "memory.usage_in_bytes", inactive: "total_inactive_file"}
-			fstype = "cgroup"
-		}
-		if id != "0" && !slices.Contains(strings.Split(controllers, ","), "memory") {
+		h := hierarchy{v1: controllers != ""}
+		if id != "0" && !slices.Contains(strings.Split(controllers, ","), controller) {
 			continue
 		}
 		for mount := range strings.Lines(string(mounts)) {
-			if root, point, ok := parseMount(mount, fstype); ok {
+			if root, point, ok := h.parseMount(mount, controller); ok {
 				// A container may see the mount only from its own group on, or a path that leads out of it: "/..".
 				below, inside := strings.CutPrefix(own, strings.TrimSuffix(root, "/"))
 				if !inside || !path.IsAbs(below) || strings.HasPrefix(below, "/..") {
@@ -563,14 +627,18 @@ func memoryHierarchies(groups, mounts []byte) (hs []hierarchy) {
 }
 
 // parseMount reads a line of mountinfo, see proc_pid_mountinfo(5), and wants a cgroup2, or the cgroup with the
-// memory controller.
-func parseMount(line, fstype string) (root, point string, ok bool) {
+// controller.
+func (h hierarchy) parseMount(line, controller string) (root, point string, ok bool) {
+	fstype := "cgroup2"
+	if h.v1 {
+		fstype = "cgroup"
+	}
 	before, after, _ := strings.Cut(line, " - ")
 	fields, kind := strings.Fields(before), strings.Fields(after)
 	if len(fields) < 5 || len(kind) < 3 || kind[0] != fstype {
 		return "", "", false
 	}
-	if fstype == "cgroup" && !slices.Contains(strings.Split(kind[2], ","), "memory") {
+	if h.v1 && !slices.Contains(strings.Split(kind[2], ","), controller) {
 		return "", "", false
 	}
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
@@ -580,17 +648,18 @@ func parseMount(line, fstype string) (root, point string, ok bool) {
 // room is the least that the group and those above it leave; limited is false when none of them has a limit.
 func (h hierarchy) room() (room uint64, limited bool) {
 	room = math.MaxUint64
-	for dir := h.dir; strings.HasPrefix(dir, h.root); dir = path.Dir(dir) {
-		limit, ok := readNumber(path.Join(dir, h.limit))      // "max" is no number
-		use, known := readNumber(path.Join(dir, h.use))       // the root of all has none
+	limitFile, useFile, inactiveKey := "memory.max", "memory.current", "inactive_file"
+	if h.v1 {
+		limitFile, useFile, inactiveKey = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+	}
+	for dir := range h.levels() {
+		limit, ok := readNumber(path.Join(dir, limitFile))    // "max" is no number
+		use, known := readNumber(path.Join(dir, useFile))     // the root of all has none
 		if ok && known && limit < math.MaxInt64&^(64<<10-1) { // v1 says "none" as the largest multiple of a page
 			stats, _ := readProc(path.Join(dir, "memory.stat"), maxText)
-			inactive, _ := lineValue(stats, h.inactive)
+			inactive, _ := lineValue(stats, inactiveKey)
 			use -= min(use, inactive)
 			room, limited = min(room, limit-min(limit, use)), true
-		}
-		if dir == h.root || dir == "/" {
-			break
 		}
 	}
 	return room, limited

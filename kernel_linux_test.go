@@ -418,7 +418,7 @@ func TestCgroupRoom(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var room uint64
 			var limited bool
-			for _, h := range memoryHierarchies([]byte(c.groups), []byte(c.mounts)) {
+			for _, h := range hierarchies("memory", []byte(c.groups), []byte(c.mounts)) {
 				room, limited = h.room()
 			}
 			if !limited {
@@ -456,7 +456,7 @@ func TestOOMScoreAdj(t *testing.T) {
 const sampleStat = "4311 (a) R) (b) S 4200 4311 4311 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 987654 1 2\n"
 
 func TestParseStat(t *testing.T) {
-	want := procStat{state: 'S', ppid: 4200, pgrp: 4311, threads: 9, start: 987654}
+	want := procStat{name: "a) R) (b", state: 'S', ppid: 4200, pgrp: 4311, threads: 9, start: 987654}
 	if s, ok := parseStat([]byte(sampleStat)); !ok || s != want {
 		t.Errorf("parseStat = %+v, %v; want %+v", s, ok, want)
 	}
@@ -496,8 +496,8 @@ func TestParseTarget(t *testing.T) {
 	}
 }
 
-// TestWatchesInput: other files have the same inode numbers, and not every event is input.
-func TestWatchesInput(t *testing.T) {
+// TestEachInput: other files have the same inode numbers, and not every event is input.
+func TestEachInput(t *testing.T) {
 	head := "pos:\t0\nflags:\t02\n" + strings.Replace(sampleTarget, "1b42", "1b4", 1)
 	for _, c := range []struct {
 		text string
@@ -510,8 +510,10 @@ func TestWatchesInput(t *testing.T) {
 		{strings.Replace(sampleTarget, "sdev:8", "sdev:9", 1) + sampleTarget, true},
 		{"", false},
 	} {
-		if got := watchesInput([]byte(head+c.text), 0x1b42, 8); got != c.want {
-			t.Errorf("watchesInput(%q) = %v", head+c.text, got)
+		got := false
+		eachInput([]byte(head+c.text), map[uint64]bool{0x1b42: true}, 8, func(inode uint64) { got = got || inode == 0x1b42 })
+		if got != c.want {
+			t.Errorf("eachInput(%q) finds it: %v", head+c.text, got)
 		}
 	}
 }
@@ -585,10 +587,10 @@ func FuzzSets(f *testing.F) {
 		if got := inFdSet(bits, fd); got != want {
 			t.Errorf("inFdSet(%v, %d) = %v", members, fd, got)
 		}
-		if got := inPollSet(poll, fd); got != want {
-			t.Errorf("inPollSet(%v, %d) = %v", members, fd, got)
+		if got := pollSet(poll)[fd]; got != want {
+			t.Errorf("pollSet(%v) has %d: %v", members, fd, got)
 		}
-		_, _ = inFdSet(members, fd), inPollSet(members, fd)
+		_, _ = inFdSet(members, fd), pollSet(members)
 	})
 }
 

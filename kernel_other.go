@@ -17,6 +17,7 @@ type view struct {
 	pids    []int
 	holds   map[uint64]bool
 	watches map[uint64]bool
+	watcher int
 	blind   string
 	denied  bool
 }
@@ -43,6 +44,9 @@ func socketInode(fd int) (uint64, error) {
 	return st.Ino, nil
 }
 
+// cpus is how many CPUs hotwrap may use.
+func cpus() int { return runtime.NumCPU() }
+
 // tree returns the process alone: its descendants cannot be seen.
 func tree(pid int) []int {
 	if pid <= 0 || unix.Kill(pid, 0) == unix.ESRCH {
@@ -64,9 +68,22 @@ func groupEmpty(pgid int) bool { return pgid <= 1 || unix.Kill(-pgid, 0) == unix
 // ownsTree knows no descendants.
 func ownsTree(root, pid int) bool { return root == pid }
 
+// serverOf knows no descendants.
+func serverOf(leader, _ int) (pid int, behind string) { return leader, "" }
+
+// runningName is not known.
+func runningName(int) string { return "" }
+
+// strays cannot be found.
+func strays([]int) []int { return nil }
+
+func straysOf([]int, string, map[uint64]string) []int { return nil }
+
 func procState(int) (state byte, ppid, pgrp int, start uint64, ok bool) { return 0, 0, 0, 0, false }
 
 func otherListeners([]int, []uint64) []string { return nil }
+
+func cgroupProcesses() (most uint64, full bool) { return 0, false }
 
 func connections([]int, []*listener) []connection { return nil }
 

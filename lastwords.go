@@ -16,9 +16,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,29 +69,17 @@ func splitLines(text []byte) []string {
 	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 }
 
+// colours are what programs write to terminals besides text: ECMA-48's CSI and OSC.
+var colours = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)`)
+})
+
 // plainLines are the last few lines as they can be shown anywhere.
-func plainLines(all []string) []string {
-	all = all[max(0, len(all)-wordsMost):]
-	colours := regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)`) // ECMA-48's CSI and OSC
-	var lines []string
-	for _, line := range all {
-		lines = append(lines, plainLine(colours.ReplaceAllString(line, "")))
+func plainLines(all []string) (lines []string) {
+	for _, line := range all[max(0, len(all)-wordsMost):] {
+		lines = append(lines, oneLine(colours().ReplaceAllString(line, ""), wordMost, '\t'))
 	}
 	return lines
-}
-
-func plainLine(text string) string {
-	var b strings.Builder
-	for _, r := range text {
-		if r != '\t' && unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {
-			continue
-		}
-		if b.Len()+utf8.RuneLen(r) > wordMost {
-			break
-		}
-		b.WriteRune(r) // a bad byte has become U+FFFD
-	}
-	return b.String()
 }
 
 // tails owns the last lines of all workers, and the order of what is asked of their readers. Its fields

@@ -44,6 +44,7 @@ type listenSpec struct {
 	device                string
 	v6only, freebind      bool
 	deferAccept, fastopen bool
+	nodelay               bool
 	mptcp, nonblock       bool
 	pin                   descriptor // fd=N; -1: the next free one
 }
@@ -279,6 +280,7 @@ var listenOptions = []listenOption{
 	{"device", "tcp and udp", listenSpec.inet, true, func(s *listenSpec) any { return &s.device }},
 	{"defer", "tcp", listenSpec.tcp, true, func(s *listenSpec) any { return &s.deferAccept }},
 	{"fastopen", "tcp", listenSpec.tcp, true, func(s *listenSpec) any { return &s.fastopen }},
+	{"nodelay", "tcp", listenSpec.tcp, true, func(s *listenSpec) any { return &s.nodelay }},
 	{"mptcp", "tcp", listenSpec.tcp, true, func(s *listenSpec) any { return &s.mptcp }},
 	{"nonblock", "sockets that hotwrap opens", listenSpec.ours, false, func(s *listenSpec) any { return &s.nonblock }},
 	{"fd", "", func(listenSpec) bool { return true }, false, func(s *listenSpec) any { return &s.pin }},

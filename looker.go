@@ -46,7 +46,7 @@ func (p *program) lookAsUser(pid int, inodes []uint64) func() view {
 		if err := json.NewDecoder(io.LimitReader(r, 1<<20)).Decode(&a); err != nil {
 			return view{blind: fmt.Sprintf("cannot ask a helper: %v", err)}
 		}
-		return view{pids: a.PIDs, watches: a.Watches, blind: a.Blind}
+		return view{pids: a.PIDs, watches: a.Watches, watcher: a.Watcher, blind: a.Blind}
 	}
 }
 
@@ -54,12 +54,13 @@ func (p *program) lookAsUser(pid int, inodes []uint64) func() view {
 type answer struct {
 	PIDs    []int           `json:"pids"`
 	Watches map[uint64]bool `json:"watches"`
+	Watcher int             `json:"watcher,omitempty"`
 	Blind   string          `json:"blind"`
 }
 
 // printView writes a view for lookAsUser to read.
 func printView(v view) int {
-	if json.NewEncoder(os.Stdout).Encode(answer{v.pids, v.watches, v.blind}) != nil {
+	if json.NewEncoder(os.Stdout).Encode(answer{v.pids, v.watches, v.watcher, v.blind}) != nil {
 		return statusFailed
 	}
 	return 0

@@ -22,6 +22,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -120,6 +121,8 @@ type config struct {
 	terminal bool // defaults are those for a person at a terminal
 
 	listens    []listenSpec
+	workers    workersValue
+	surge      surgeValue
 	noOverlap  bool
 	overlapSet bool // --no-overlap was given, true or false
 	env        list
@@ -257,20 +260,20 @@ func (cfg *config) validate() error {
 	}
 	for _, kv := range cfg.env {
 		if key, _, ok := strings.Cut(kv, "="); !ok || key == "" {
-			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it"}
+			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it; file names are for --watch='**/*.EXT'"}
 		}
-	}
-	if slices.Contains(cfg.ignore, "") { // a variable that is not set, most likely
-		return usage("--ignore \"\": it needs a value")
 	}
 	if cfg.readyTimeout.d == 0 {
 		return usage("--ready-timeout %q: nothing is ready in no time", "0")
 	}
+	if cfg.surge.n > 0 && cfg.noOverlap {
+		return usage("--surge and --no-overlap: without overlap no worker more than --workers runs")
+	}
 	if cfg.quiet && cfg.verbose {
 		return usage("--quiet and --verbose: it is one or the other")
 	}
-	if cfg.src != "" && cfg.build == "" {
-		return &usageError{"--src is for --build", "--watch=" + cfg.src + " restarts without a build"}
+	if err := cfg.checkWatch(); err != nil {
+		return err
 	}
 	if cfg.name != "" {
 		if err := checkName(cfg.name); err != nil {
@@ -288,6 +291,29 @@ func (cfg *config) validate() error {
 	}
 	if err := checkListens(cfg.listens); err != nil {
 		return usage("--listen %v", err)
+	}
+	return nil
+}
+
+// checkWatch checks what is for the watch.
+func (cfg *config) checkWatch() error {
+	if slices.Contains(cfg.ignore, "") { // a variable that is not set, most likely
+		return usage("--ignore \"\": it needs a value")
+	}
+	if cfg.src != "" && cfg.build == "" {
+		return &usageError{"--src is for --build", "--watch=" + cfg.src + " restarts without a build"}
+	}
+	for _, o := range []struct {
+		name string
+		set  bool
+	}{{"ignore", len(cfg.ignore) > 0}, {"clear", cfg.clear}, {"debounce", cfg.debounce.set}} {
+		switch {
+		case !o.set || cfg.watch.on:
+		case o.name == "ignore" && (allDigits(cfg.ignore[0]) || cfg.ignore[0] == "max"): // pm2's -i
+			return &usageError{"--ignore is for --watch and --build", "several processes are --workers (-n)"}
+		default:
+			return &usageError{"--" + o.name + " is for --watch and --build", "-w restarts at every rebuild"}
+		}
 	}
 	return nil
 }
@@ -315,7 +341,7 @@ const (
 // limits is what the supervisor needs of cfg.
 func (cfg *config) limits(listeners []*listener) limits {
 	l := limits{
-		workers: 1, ready: cfg.ready.mode, readyAlive: cfg.ready.alive, readyTimeout: cfg.readyTimeout.d,
+		workers: cfg.workers.n, surge: cfg.surge.n, ready: cfg.ready.mode, readyAlive: cfg.ready.alive, readyTimeout: cfg.readyTimeout.d,
 		bake: cfg.bake.d, drainTimeout: cfg.drainTimeout.d, stopDelay: cfg.stopDelay.d, stopTimeout: cfg.stopTimeout.d,
 		watch: cfg.watch.on, wait: cfg.watch.on && cfg.terminal, build: cfg.build != "",
 		respawn: cfg.respawn.policy, respawnMost: cfg.respawn.most, overlap: !cfg.noOverlap, check: cfg.check != "",
@@ -414,6 +440,48 @@ func (v *readyValue) Set(text string) error {
 
 func (v *readyValue) String() string { return string(v.mode) }
 
+// workersValue is --workers.
+type workersValue struct{ n int }
+
+func (v *workersValue) Set(text string) (err error) {
+	if text == "auto" {
+		v.n = cpus()
+		return nil
+	}
+	if v.n, err = parseWorkers(text); err != nil {
+		return fmt.Errorf("it is a number from 1 to %d, or auto: one for each CPU that the cgroup permits", workersMost)
+	}
+	return nil
+}
+func (v *workersValue) String() string { return strconv.Itoa(v.n) }
+
+// surgeValue is --surge; 0 is as many again as there are.
+type surgeValue struct{ n int }
+
+func (v *surgeValue) Set(text string) (err error) {
+	if v.n, err = parseWorkers(text); err != nil {
+		return fmt.Errorf("it is a number from 1 to %d", workersMost)
+	}
+	return nil
+}
+func (v *surgeValue) String() string { return strconv.Itoa(v.n) }
+
+// given is the value, "" where there is none.
+func (v *surgeValue) given() string {
+	if v.n == 0 {
+		return ""
+	}
+	return v.String()
+}
+
+func parseWorkers(text string) (int, error) {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err == nil && (n < 1 || n > workersMost) {
+		err = strconv.ErrRange
+	}
+	return int(n), err
+}
+
 // watchValue is --watch, alone or with a path, and repeatable.
 type watchValue struct {
 	on      bool
@@ -482,6 +550,7 @@ func (cfg *config) options() []cli.Flag {
 	flag := func(name string, to *bool, aliases ...string) cli.Flag {
 		return &cli.BoolFlag{Name: name, Destination: to, Value: *to, Aliases: aliases}
 	}
+	cfg.workers.n = 1
 	cfg.ready = readyValue{mode: readyAuto}
 	cfg.respawn = respawnValue{respawnAlways, defaultRespawn}
 	cfg.readyTimeout.d = defaultReadyTimeout
@@ -495,6 +564,8 @@ func (cfg *config) options() []cli.Flag {
 		text("env-file", &cfg.envFile),
 		text("user", &cfg.user, "u"),
 		text("dir", &cfg.dir, "C"),
+		generic("workers", &cfg.workers, "n"),
+		generic("surge", &cfg.surge),
 		text("check", &cfg.check),
 		generic("ready", &cfg.ready),
 		generic("ready-timeout", &cfg.readyTimeout),
@@ -638,7 +709,7 @@ func joinedShort(args []string) []string {
 		switch long := longName(letter); {
 		case long != letter && (rest == "" || rest[0] == '='):
 			out = append(out, "--"+long+rest)
-		case strings.Contains("leuCi", letter):
+		case strings.Contains("leuCin", letter):
 			out = append(out, "--"+long, rest)
 		default: // not ours, or several letters: -qv
 			out = append(out, arg)
@@ -703,22 +774,72 @@ func longName(name string) string {
 	return name
 }
 
-// foreign are spellings of other tools, with ours.
+// foreign are spellings of other tools, with ours. One letter may be several tools'; those that are ours too
+// cannot be here.
 var foreign = map[string]string{
 	"-b": "--listen (-l)", "--bind": "--listen (-l)", "--port": "--listen (-l)", "-p": "--listen (-l)",
-	"--socket": "--listen (-l)", "--path": "--listen (-l) /path/of/socket",
-	"--signal-on-hup": "--stop-signal", "--signal-on-term": "--stop-signal", "--stop-timeout-secs": "--stop-timeout",
-	"--interval": "--ready alive=DUR, and --bake DUR for how long it must live", "--kill-old-delay": "--bake",
-	"--envdir": "--env-file", "--graceful-timeout": "--drain-timeout", "--timeout": "--ready-timeout or --drain-timeout",
-	"--command": "-- PROGRAM", "--cwd": "--dir (-C)", "--chdir": "--dir (-C)", "--daemonize": "nothing: a service manager does that",
-	"--pidfile": "--pid-file", "-listen": "--listen (-l)", "-command": "-- PROGRAM", "--uid": "--user", "--backlog": "--listen ADDR,backlog=N",
+	"--socket": "--listen (-l)", "--path": "--listen (-l) /path/of/socket", "--backlog": "--listen ADDR,backlog=N",
+	"-s": "--listen (-l) for a socket, --stop-signal for a signal",
+
+	"-g": "--env EINHORN_SOCK_FD=N", "--command-socket-as-fd": "--env EINHORN_SOCK_FD=N",
+	"-d": "HOTWRAP_RUNTIME_DIR for its own socket, --debounce for a delay", "--socket-path": "HOTWRAP_RUNTIME_DIR",
+	"-E": "--env (-e)", "--environment": "--env (-e)", "--drop-env-var": "--env NAME=", "--envdir": "--env-file",
+	"--update-env": "--env-file", "--no-pid": "hotwrap exec, inside of what comes between",
+
+	"--number": "--workers (-n)", "--instances": "--workers (-n)",
+	"-f": "--name", "--lockfile": "--name", "--command-name": "--name", "--pidfile": "--pid-file", "--pid": "--pid-file",
+	"--status-file": "hotwrap status --json", "-D": "nothing: a service manager does that",
+	"--daemonize": "nothing: a service manager does that", "--daemon": "nothing: a service manager does that",
+	"--no-daemon": "nothing: it never is a daemon", "-k": "--die-with-parent", "--kill-children-on-exit": "--die-with-parent",
+
+	"--cwd": "--dir (-C)", "--chdir": "--dir (-C)", "--workdir": "--dir (-C)", "--uid": "--user (-u)",
+	"--gid": "--user (-u) USER:GROUP", "--group": "--user (-u) USER:GROUP", "--nice": "nothing: start it by nice",
+	"--command": "-- PROGRAM", "-command": "-- PROGRAM", "--exec": "-- PROGRAM", "-x": "-- PROGRAM",
+	"--interpreter": "-- INTERPRETER SCRIPT", "--node-args": "-- node ARGS SCRIPT", "--preload": noPreload,
+
+	"--interval": "--ready alive=DUR, and --bake DUR for how long it must live", "-start": "--ready alive=DUR",
+	"-m": "--ready notify, or alive=DUR", "--ack-mode": "--ready notify, or alive=DUR", "--wait-ready": "--ready notify",
+	"--listen-timeout": "--ready-timeout", "--timeout": "--ready-timeout or --drain-timeout",
+	"--signal-on-hup": "--stop-signal", "--signal-on-term": "--stop-signal", "--signal": "--stop-signal",
+	"--build.send_interrupt": "--stop-signal INT", "-t": "--drain-timeout", "--signal-timeout": "--drain-timeout",
+	"--graceful-timeout": "--drain-timeout", "--kill-timeout": "--drain-timeout", "--build.kill_delay": "--drain-timeout",
+	"--kill-old-delay": "--bake", "--stop-timeout-secs": "--stop-timeout",
+
+	"--restart": "the command hotwrap restart, or --watch (-w)", "-r": "--watch (-w)", "--stop": "the command hotwrap stop",
+	"--enable-auto-restart": byTimer, "--auto-restart-interval": byTimer, "--cron": byTimer, "--cron-restart": byTimer,
+	"--no-autorestart": "--respawn never", "--exitcrash": "--respawn never", "--max-restarts": "--respawn always:N",
+	"--seconds": byBackoff, "--restart-delay": byBackoff, "--exp-backoff-restart-delay": byBackoff,
+	"--max-memory-restart": "nothing: a service manager limits memory",
+
+	"--ext": "--watch='**/*.EXT'", "--exts": "--watch='**/*.EXT'", "--build.include_ext": "--watch='**/*.EXT'",
+	"--filter": "--watch=GLOB", "--reload": "--watch (-w)", "--delay": "--debounce", "--watch-delay": "--debounce",
+	"--build.delay": "--debounce", "--delay-run": "--debounce", "--exclude": "--ignore (-i)", "--ignore-watch": "--ignore (-i)",
+	"--build.exclude_dir": "--ignore (-i)", "--build.exclude_regex": "--ignore (-i) GLOB", "--build.cmd": "--build",
+	"--build.bin": "-- PROGRAM", "--build.entrypoint": "-- PROGRAM", "--poll": byLooking, "--legacy-watch": byLooking, "-L": byLooking,
+	"--polling-interval": byLooking, "-P": byLooking, "-I": "nothing: --stdin gives the terminal to the program",
+	"--no-stdin": "nothing: --stdin gives the terminal to the program",
+
+	"-o": "--log-file", "--output": "--log-file", "--error": "--log-file", "--log": "--log-file", "--time": "--log-stamp",
 }
+
+// What several of them mean.
+const (
+	byTimer   = "the command hotwrap restart, from cron or a timer"
+	byBackoff = "nothing: the first time it starts a worker again at once, then ever later"
+	byLooking = "nothing: it looks once a second where no events come"
+	noPreload = "nothing: a worker is always a program of its own"
+)
 
 // foreignOption hints at our name for another tool's option.
 func foreignOption(args []string) error {
 	for _, arg := range args {
 		name, _, _ := strings.Cut(arg, "=")
-		if ours, ok := foreign[name]; ok {
+		ours, known := foreign[name]
+		if !known && len(name) > 2 && name[1] != '-' && !longOption(name[1:]) && longName(name[1:2]) == name[1:2] {
+			name = name[:2] // -m10
+			ours, known = foreign[name]
+		}
+		if known {
 			return &usageError{fmt.Sprintf("no such option %s", name), "hotwrap calls it " + ours}
 		}
 	}
@@ -757,6 +878,7 @@ func serve(cfg *config, stderr io.Writer) int {
 		}
 	})
 	s.start()
+	keepThreads() // the first generation does not wait for them
 	h.admit()
 	status := s.run(h.events, seen)
 	close(h.done)
@@ -814,6 +936,7 @@ Program:
       --env-file PATH                file or envdir, read at each restart
   -u, --user USER[:GROUP]
   -C, --dir DIR                      resolved at each restart
+  -n, --workers N|auto               [1]
       --stdin                        the terminal is the program's
 
 Restart:
@@ -846,5 +969,5 @@ Operation:
       --log-format text|json   -q, --quiet   -v, --verbose   --version
 
 Every --some-option is also $HOTWRAP_SOME_OPTION.
-HUP restarts. TERM, INT, QUIT stop; INT twice kills.
+HUP restarts. TERM, INT, QUIT stop; INT twice kills. TTIN, TTOU: a worker more, fewer.
 `

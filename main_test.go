@@ -140,6 +140,8 @@ func TestScript(t *testing.T) {
 				return exec.Command("unshare", "--mount", "mount", "-t", "overlay", "-o", "lowerdir=/etc:/usr", "overlay", "/mnt").Run() == nil, nil
 			case "systemd": // it can be PID 1 of namespaces of its own
 				return exec.Command("sh", "testapps/systemd/boot.sh", "-n").Run() == nil, nil
+			case "pids": // a cgroup with a limit on processes can be made
+				return canLimitProcesses(), nil
 			case "userns": // a new user namespace can be made, with limits of its own
 				return exec.Command("unshare", "--user", "--map-root-user", "sh", "-c", "echo 0 >/proc/sys/user/max_inotify_instances").Run() == nil, nil
 			}
@@ -161,6 +163,20 @@ func TestScript(t *testing.T) {
 			"unseen":   scriptCommand("REGEXP", (*scriptRun).unseen),
 		},
 	})
+}
+
+// canLimitProcesses tells whether a cgroup with pids.max can be made: in the first version's hierarchy for that, or in the
+// second's.
+func canLimitProcesses() bool {
+	for _, root := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
+		dir, err := os.MkdirTemp(root, "hwscript")
+		if err != nil {
+			continue
+		}
+		err = unix.Access(filepath.Join(dir, "pids.max"), unix.W_OK)
+		return os.Remove(dir) == nil && err == nil
+	}
+	return false
 }
 
 // scriptKey finds the scriptRun among the values of a testscript.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -73,6 +74,7 @@ const (
 	hapLog      happening = "log" // anything else
 	hapStarting happening = "starting"
 	hapChecking happening = "checking"
+	hapBatch    happening = "batch" // some workers of a successor are ready, to replace as many
 	hapReady    happening = "ready"
 	hapSwitch   happening = "switch"   // a generation serves from now on
 	hapHandover happening = "handover" // and is alone: no predecessor holds a listener any more
@@ -157,6 +159,39 @@ func inert(text string) string {
 // acted tells whether a terminal, or who reads lines, would act on a character instead of showing it.
 func acted(r rune) bool {
 	return r == utf8.RuneError || unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
+}
+
+// oneLine makes text fit for a log line and a terminal: valid UTF-8, at most that many bytes, nothing that is acted on
+// but what is kept.
+func oneLine(text string, most int, keep ...rune) string {
+	var b strings.Builder
+	for _, r := range text {
+		if acted(r) && r != utf8.RuneError && !slices.Contains(keep, r) {
+			continue
+		}
+		if b.Len()+utf8.RuneLen(r) > most {
+			break
+		}
+		b.WriteRune(r) // a bad byte has become U+FFFD
+	}
+	return b.String()
+}
+
+// tamed is text on one line, without what a terminal would act on.
+func tamed(text string, most int) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t' || r == '\n':
+			return ' '
+		case acted(r):
+			return '?'
+		}
+		return r
+	}, text)
+	if utf8.RuneCountInString(text) <= most {
+		return text
+	}
+	return string([]rune(text)[:most]) + "…"
 }
 
 // brief writes a duration for people: 120ms, 1.4s, 2m4s, 3h12m.
@@ -250,6 +285,23 @@ func (p *printer) say(m message) {
 	default:
 		p.dropped++
 		p.lost++
+	}
+}
+
+// begin queues the lines of the start, one for each listener: there may be more than the queue holds. Nothing runs
+// yet, so it waits for the reader, but not for one that never reads.
+func (p *printer) begin(ms []message) {
+	limit, cancel := context.WithTimeout(context.Background(), logLimit)
+	defer cancel()
+	for _, m := range ms {
+		if !p.shows(m.level) {
+			continue
+		}
+		select {
+		case p.queue <- m:
+		case <-limit.Done():
+			p.say(m)
+		}
 	}
 }
 

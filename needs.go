@@ -6,6 +6,7 @@ package main
 // the worker's own tree; where nothing can be seen, its word is enough, or that it lives.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,8 +16,8 @@ import (
 )
 
 // wants is what a new worker of g must show. A successor must do what its predecessor was seen to do.
-func (s *supervisor) wants(g *generation) needs {
-	told, listens := s.mustTell(g), len(s.limits.listeners) > 0 && !g.Blind
+func (s *supervisor) wants(g *generation, slot int) needs {
+	told, listens := s.mustTell(g, slot), len(s.limits.listeners) > 0 && !g.Blind
 	switch s.limits.ready {
 	case readyAlive:
 		return needExec | needAlive
@@ -28,7 +29,7 @@ func (s *supervisor) wants(g *generation) needs {
 	if told {
 		n |= needTold
 	}
-	if listens && len(s.mustWatch(g)) > 0 {
+	if must, _ := s.mustWatch(g, slot); listens && len(must) > 0 {
 		n |= needWatch
 	}
 	if n == needExec {
@@ -48,17 +49,23 @@ func (s *supervisor) model(g *generation) *generation {
 	return nil
 }
 
-func (s *supervisor) mustTell(g *generation) bool {
+// mustTell tells whether the worker of a slot must say that it is ready: because its model's does.
+func (s *supervisor) mustTell(g *generation, slot int) bool {
 	m := s.model(g)
-	return s.limits.ready == readyAuto && m != nil && m.Told
+	return s.limits.ready == readyAuto && m != nil && slot < len(m.Slots) && m.Slots[slot].Told
 }
 
-// mustWatch lists the listeners that g must watch: its model's, for the first generation any one of all.
-func (s *supervisor) mustWatch(g *generation) []string {
-	if m := s.model(g); m != nil {
-		return m.Watched
+// mustWatch lists the listeners that the worker of a slot must watch: those that its model's does. Where there is
+// none to compare with, any one will do: of those that the model's other workers watch, for the first generation of all.
+func (s *supervisor) mustWatch(g *generation, slot int) (names []string, any bool) {
+	m := s.model(g)
+	switch {
+	case m == nil:
+		return s.limits.listeners, true
+	case slot < len(m.Slots) && len(m.Slots[slot].Watched) > 0:
+		return m.Slots[slot].Watched, false
 	}
-	return s.limits.listeners
+	return m.Watched, true
 }
 
 // settled is called whenever a need of w was met: with none left the worker is ready, and with its
@@ -73,13 +80,14 @@ func (s *supervisor) settled(g *generation, w *worker) {
 	s.world.refresh()
 	switch g.State {
 	case genStarting:
-		if s.readyWorkers(g) == len(g.Slots) {
-			s.generationReady(g, w)
-		}
+		s.batchSettled(g, w)
 	case genServing:
 		s.world.promote(g)
-		s.say(info("generation %d ready again", g.Number).with("pid", w.PID).
-			with("after", now.since(w.Started)).with("by", w.by()))
+		text := g.who(w) + " ready"
+		if len(g.Slots) == 1 {
+			text += " again"
+		}
+		s.say(info("%s", text).with("pid", w.PID).with("after", now.since(w.Started)).with("by", w.by()))
 	case genReady, genDraining, genFailed, genGone: // starting workers there are being stopped
 	}
 }
@@ -194,7 +202,10 @@ func (s *supervisor) told(g *generation, w *worker, by string) {
 			return
 		}
 	}
-	g.Told, w.Word = true, by
+	w.Word = by
+	if w.Slot < len(g.Slots) { // else one fewer was asked for
+		g.Slots[w.Slot].Told = true
+	}
 	if w.State != workerStarting {
 		return
 	}
@@ -215,14 +226,16 @@ func (s *supervisor) looked(ev event) {
 	if w == nil {
 		return
 	}
-	for _, name := range ev.sight.watched {
-		if !slices.Contains(w.Watched, name) {
-			w.Watched = append(w.Watched, name)
-		}
-		if !slices.Contains(g.Watched, name) {
-			g.Watched = append(g.Watched, name)
-		}
+	w.Watched = append(w.Watched, lacking(ev.sight.watched, w.Watched)...)
+	g.Watched = append(g.Watched, lacking(ev.sight.watched, g.Watched)...)
+	if w.Slot < len(g.Slots) {
+		sl := &g.Slots[w.Slot]
+		sl.Watched = append(sl.Watched, lacking(ev.sight.watched, sl.Watched)...)
 	}
+	if w.Server = cmp.Or(ev.sight.server, w.Server); w.Server == w.PID {
+		w.Server = 0
+	}
+	w.Habit = cmp.Or(ev.sight.stop, w.Habit)
 	switch w.State {
 	case workerStarting:
 		s.lookedStarting(g, w, ev.sight)
@@ -264,11 +277,25 @@ func (s *supervisor) lookedStarting(g *generation, w *worker, see sight) {
 
 // unwatched lists the listeners that w must watch and was not seen to.
 func (s *supervisor) unwatched(g *generation, w *worker) []string {
-	must := s.mustWatch(g)
-	if s.model(g) == nil && len(w.Watched) > 0 {
-		return nil // the first generation need not use all
+	must, any := s.mustWatch(g, w.Slot)
+	if any && len(w.Watched) > 0 {
+		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(must), func(name string) bool { return slices.Contains(w.Watched, name) })
+	return lacking(must, w.Watched)
+}
+
+// lacking are those of all that are not in have: there may be a thousand in both.
+func lacking(all, have []string) (lacks []string) {
+	had := make(map[string]bool, len(have))
+	for _, name := range have {
+		had[name] = true
+	}
+	for _, name := range all {
+		if !had[name] {
+			lacks = append(lacks, name)
+		}
+	}
+	return lacks
 }
 
 // deaf tells whether a worker of the first generation was never seen to watch a listener: the program
@@ -288,11 +315,9 @@ func (s *supervisor) hints(g *generation, see sight) {
 	if see.blind != "" || len(g.Watched) == 0 {
 		return
 	}
-	for _, name := range s.limits.listeners {
-		if !slices.Contains(g.Watched, name) && !slices.Contains(s.Unserved, name) {
-			s.Unserved = append(s.Unserved, name)
-			s.say(warning("generation %d does not serve listener %q", g.Number, name))
-		}
+	for _, name := range lacking(lacking(s.limits.listeners, g.Watched), s.Unserved) {
+		s.Unserved = append(s.Unserved, name)
+		s.say(warning("generation %d does not serve listener %q", g.Number, name))
 	}
 }
 
@@ -305,24 +330,40 @@ func (s *supervisor) unready(g *generation, now instant) string {
 	case g.Check != 0:
 		return "--check did not end within " + after
 	}
-	text := "not ready after " + after
+	var lacks []string // the same of many workers is told once
 	for _, w := range g.Workers {
-		if w.Needs&needTold != 0 {
-			switch s.limits.ready {
-			case readyFD:
-				text += "; it wrote no newline to its descriptor"
-			case readyAuto:
-				text += "; it did not say READY=1, which its predecessor did"
-			case readyNotify, readyAlive:
-				text += "; it did not say READY=1"
-			}
+		if w.State != workerStarting {
+			continue
 		}
-		if lacks := s.unwatched(g, w); w.Needs&needWatch != 0 && len(lacks) > 0 {
-			text += fmt.Sprintf("; nobody serves %q", strings.Join(lacks, ", "))
+		after = brief(now.since(w.Started))
+		if text := s.lacks(g, w); !slices.Contains(lacks, text) {
+			lacks = append(lacks, text)
 		}
-		if s.world.halted(w.PID) {
-			text += fmt.Sprintf("; pid %d is stopped (state T)", w.PID)
+	}
+	text := "not ready after " + after
+	if n := len(g.Slots); n > 1 {
+		text = fmt.Sprintf("%d of %d workers not ready after %s", n-g.readyWorkers(), n, after)
+	}
+	return text + strings.Join(lacks, "")
+}
+
+// lacks says what a worker still lacked when it should have been ready.
+func (s *supervisor) lacks(g *generation, w *worker) (text string) {
+	if w.Needs&needTold != 0 {
+		switch s.limits.ready {
+		case readyFD:
+			text += "; it wrote no newline to its descriptor"
+		case readyAuto:
+			text += "; it did not say READY=1, which its predecessor did"
+		case readyNotify, readyAlive:
+			text += "; it did not say READY=1"
 		}
+	}
+	if lacks := s.unwatched(g, w); w.Needs&needWatch != 0 && len(lacks) > 0 {
+		text += fmt.Sprintf("; nobody serves %q", strings.Join(lacks, ", "))
+	}
+	if s.world.halted(w.PID) {
+		text += fmt.Sprintf("; pid %d is stopped (state T)", w.PID)
 	}
 	return text
 }

@@ -140,33 +140,20 @@ func (o *outputs) begin(serial, generation, uid, gid int) (ends [2]int, err erro
 		if o.stamp {
 			s.mark = " " + strconv.Itoa(generation) + " "
 		}
-		if s.file, ends[i], err = openOutputPipe(uid, gid); err != nil {
+		if s.file, ends[i], err = openPipe("output"); err != nil {
 			closeEnds(ends)
 			for _, s := range streams {
 				_ = s.file.Close()
 			}
 			return [2]int{}, err
 		}
+		if uid >= 0 {
+			_ = unix.Fchown(ends[i], uid, gid)
+		}
 		streams = append(streams, s)
 	}
 	o.tails.begin(serial, streams)
 	return ends, nil
-}
-
-// openOutputPipe opens a pipe: hotwrap's end never blocks, the program's does, as programs expect.
-func openOutputPipe(uid, gid int) (read *os.File, write int, err error) {
-	var fds [2]int
-	if err := unix.Pipe(fds[:]); err != nil {
-		return nil, 0, fmt.Errorf("cannot open a pipe: %w", err)
-	}
-	for _, fd := range fds {
-		unix.CloseOnExec(fd) // only this goroutine forks
-	}
-	if uid >= 0 {
-		_ = unix.Fchown(fds[1], uid, gid)
-	}
-	_ = unix.SetNonblock(fds[0], true)
-	return os.NewFile(uintptr(fds[0]), "output"), fds[1], nil
 }
 
 // closeEnds closes hotwrap's copies of what begin returned.

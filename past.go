@@ -47,9 +47,9 @@ func (s *supervisor) letGo() {
 	s.Past = nil
 }
 
-// before is what served before: the last image of another build than the one that serves, else simply
-// the last, whose environment may have been another. nil when there is none.
-func (s *supervisor) before() *image {
+// before is what served before: the last of another build than the one that serves, else simply the last,
+// whose environment may have been another. Its image is nil when there is none.
+func (s *state) before() past {
 	all := slices.Clone(s.Past)
 	for _, g := range s.Generations {
 		if g.State == genDraining && g.Served && g.Image != nil {
@@ -59,13 +59,13 @@ func (s *supervisor) before() *image {
 	slices.SortFunc(all, func(a, b past) int { return b.Number - a.Number })
 	if g := s.serving(); g != nil && g.Image != nil {
 		if i := slices.IndexFunc(all, func(p past) bool { return !p.Image.sameBuild(g.Image) }); i >= 0 {
-			return all[i].Image
+			return all[i]
 		}
 	}
 	if len(all) == 0 {
-		return nil
+		return past{}
 	}
-	return all[0].Image
+	return all[0]
 }
 
 // refuseRollback answers those who want to go back where nothing is kept.

@@ -82,61 +82,76 @@ func openDir(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// openAt opens a name in the directory, never through a symlink, and never waits for the other end of a pipe.
-func (p *pidFile) openAt(name string, flags int, mode uint32) (*os.File, error) {
-	fd, err := unix.Openat(int(p.dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-// is tells whether a name in the directory leads to an open file; a symlink does not.
-func (p *pidFile) is(name string, file *os.File) bool {
-	var at, st unix.Stat_t
-	return unix.Fstatat(int(p.dir.Fd()), name, &at, unix.AT_SYMLINK_NOFOLLOW) == nil &&
-		unix.Fstat(int(file.Fd()), &st) == nil && st.Dev == at.Dev && st.Ino == at.Ino
-}
-
 func (p *pidFile) lockName() string { return "." + p.base + ".hotwrap-lock" }
 func (p *pidFile) newName() string  { return "." + p.base + ".hotwrap-new" }
 
-// claim takes the lock, or names who has it. Its holder removes it at the end, so it must be looked at once more.
-func (p *pidFile) claim() error {
+// claim takes the lock, or names who has it.
+func (p *pidFile) claim() (err error) {
+	var held *heldError
+	switch p.lock, err = lockAt(p.dir, p.lockName()); {
+	case errors.As(err, &held) && held.pid > 0:
+		return fmt.Errorf("it is that of another hotwrap, pid %d", held.pid)
+	case errors.As(err, &held):
+		return errors.New("it is that of another hotwrap, which is starting")
+	case err != nil:
+		return err
+	}
+	return rewrite(p.lock, p.text) // for the next one to name us
+}
+
+// openAt opens a name in a directory, never through a symlink, and never waits for the other end of a pipe.
+func openAt(dir *os.File, name string, flags int, mode uint32) (*os.File, error) {
+	fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), nil
+}
+
+// isAt tells whether a name in a directory leads to an open file; a symlink does not.
+func isAt(dir *os.File, name string, file *os.File) bool {
+	var at, st unix.Stat_t
+	return unix.Fstatat(int(dir.Fd()), name, &at, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		unix.Fstat(int(file.Fd()), &st) == nil && st.Dev == at.Dev && st.Ino == at.Ino
+}
+
+// heldError says that a lock is another's.
+type heldError struct{ pid int } // who wrote itself into the file; 0 unknown
+
+func (e *heldError) Error() string { return fmt.Sprintf("pid %d has the lock", e.pid) }
+
+// lockAt makes or opens a file, and locks it. Its holder removes it at the end, so it must be looked at once more.
+func lockAt(dir *os.File, name string) (*os.File, error) {
 	for range 8 {
-		lock, err := p.openAt(p.lockName(), unix.O_RDWR|unix.O_CREAT, 0o600)
+		lock, err := openAt(dir, name, unix.O_RDWR|unix.O_CREAT, 0o600)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		err = p.tryLock(lock)
-		if err == nil && p.is(p.lockName(), lock) {
-			p.lock = lock
-			return rewrite(lock, p.text) // for the next one to name us
+		if err = tryLock(lock); err == nil && isAt(dir, name, lock) {
+			return lock, nil
 		}
 		_ = lock.Close()
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return fmt.Errorf("its lock %q disappears again and again", p.lockName())
+	return nil, fmt.Errorf("its lock %q disappears again and again", name)
 }
 
-func (p *pidFile) tryLock(lock *os.File) error {
+func tryLock(lock *os.File) error {
 	st, err := lock.Stat()
 	switch {
 	case err != nil:
 		return causeOf(err)
 	case !trusted(st):
-		return fmt.Errorf("another user has made %q", filepath.Join(filepath.Dir(p.name), p.lockName()))
+		return fmt.Errorf("another user has made %q", lock.Name())
 	case linked(st): // where anybody may put one (protected_hardlinks in proc_sys_fs(5) is off), it would be written to
-		return fmt.Errorf("%q is another file too, by a hard link", filepath.Join(filepath.Dir(p.name), p.lockName()))
+		return fmt.Errorf("%q is another file too, by a hard link", lock.Name())
 	}
 	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		if pid, ok := readPID(lock); ok {
-			return fmt.Errorf("it is that of another hotwrap, pid %d", pid)
-		}
-		return errors.New("it is that of another hotwrap, which is starting")
+		pid, _ := readPID(lock)
+		return &heldError{pid}
 	}
 	return err
 }
@@ -182,7 +197,7 @@ func (p *pidFile) replaceable() error {
 	case st.Size() == 0:
 		return nil
 	}
-	old, err := p.openAt(p.base, unix.O_RDONLY, 0)
+	old, err := openAt(p.dir, p.base, unix.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -196,7 +211,7 @@ func (p *pidFile) replaceable() error {
 // write makes the file, aside. We hold the lock, so one that lies there is left over.
 func (p *pidFile) write() error {
 	_ = unix.Unlinkat(int(p.dir.Fd()), p.newName(), 0)
-	file, err := p.openAt(p.newName(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	file, err := openAt(p.dir, p.newName(), unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -230,14 +245,14 @@ func (p *pidFile) remove() {
 	}
 	if p.file != nil {
 		for _, name := range []string{p.newName(), p.base} {
-			if pid, ok := readPID(p.file); ok && pid == os.Getpid() && p.is(name, p.file) {
+			if pid, ok := readPID(p.file); ok && pid == os.Getpid() && isAt(p.dir, name, p.file) {
 				_ = unix.Unlinkat(int(p.dir.Fd()), name, 0)
 			}
 		}
 		_ = p.file.Close()
 	}
 	if p.lock != nil {
-		if p.is(p.lockName(), p.lock) {
+		if isAt(p.dir, p.lockName(), p.lock) {
 			_ = unix.Unlinkat(int(p.dir.Fd()), p.lockName(), 0)
 		}
 		_ = p.lock.Close()

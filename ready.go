@@ -20,8 +20,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -128,22 +126,6 @@ func microseconds(text string) time.Duration {
 		return 0
 	}
 	return time.Duration(min(v, uint64(maxExtend/time.Microsecond))) * time.Microsecond
-}
-
-// oneLine makes text fit for a log line and a terminal: valid UTF-8, no control characters, nothing that breaks the
-// line or turns its direction, at most limit bytes.
-func oneLine(text string, limit int) string {
-	var b strings.Builder
-	for _, r := range text {
-		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {
-			continue
-		}
-		if b.Len()+utf8.RuneLen(r) > limit {
-			break
-		}
-		b.WriteRune(r) // a bad byte has become U+FFFD
-	}
-	return b.String()
 }
 
 // notifySocket is where one worker reports: a datagram socket for sd_notify, a stream socket for einhorn acks.
@@ -323,25 +305,33 @@ func receive(fd int, buf, oob []byte) (got received) {
 	return got
 }
 
+// openPipe makes a pipe: hotwrap's end never blocks, the program's does, as programs expect.
+func openPipe(name string) (read *os.File, write int, err error) {
+	var fds [2]int
+	syscall.ForkLock.RLock() // there is no pipe2 on darwin; and os.Pipe would make the write end O_NONBLOCK
+	if err = syscall.Pipe(fds[:]); err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, -1, fmt.Errorf("cannot open a pipe: %w", err)
+	}
+	_ = unix.SetNonblock(fds[0], true)
+	return os.NewFile(uintptr(fds[0]), name), fds[1], nil
+}
+
 // openReadyPipe makes the pipe of --ready fd=N: a newline on it means ready (s6's way). The write end is the caller's,
 // to pass to the worker and to close; stop is to be called once. What the worker writes otherwise is thrown away until
 // it closes the pipe or stop is called; to close earlier could kill it with SIGPIPE.
 func openReadyPipe(post poster) (writeFD int, stop func() []notice, err error) {
-	var p [2]int
-	syscall.ForkLock.RLock() // there is no pipe2 on darwin; and os.Pipe would make the write end O_NONBLOCK
-	if err = syscall.Pipe(p[:]); err == nil {
-		unix.CloseOnExec(p[0])
-		unix.CloseOnExec(p[1])
-	}
-	syscall.ForkLock.RUnlock()
+	r, writeFD, err := openPipe("ready")
 	if err != nil {
-		return -1, nil, fmt.Errorf("cannot make a ready pipe: %w", err)
+		return -1, nil, err
 	}
-	_ = unix.SetNonblock(p[0], true)
-	r := os.NewFile(uintptr(p[0]), "ready pipe")
 	done, told := make(chan struct{}), make(chan []notice, 1)
 	go func() { told <- hearNewline(r, post, done) }()
-	return p[1], func() []notice {
+	return writeFD, func() []notice {
 		close(done)
 		_ = r.SetReadDeadline(longAgo)
 		defer r.Close()

@@ -207,19 +207,25 @@ var stopSignals = map[string]syscall.Signal{
 // launchers run the program that their first plain argument names, in their own process.
 var launchers = []string{"env", "exec", "nice", "nohup", "perl", "php", "python", "ruby", "bundle", "sh", "bash", "dash"}
 
+// stopSignalOf is the stop signal of a program with that name, which may end in a version: php-fpm8.2, ruby3.1. 0: TERM.
+func stopSignalOf(name string) syscall.Signal {
+	if sig, ok := stopSignals[name]; ok {
+		return sig
+	}
+	return stopSignals[unversioned(name)]
+}
+
+func unversioned(name string) string { return strings.TrimRight(name, "-.0123456789") }
+
 // stopSignalFor says which signal makes the program finish its connections and go. Interpreters and
 // launchers are seen through; where the field has no habit of its own, it is TERM.
 func stopSignalFor(argv []string) syscall.Signal {
 	for i := 0; i < len(argv); i++ {
 		name := filepath.Base(argv[i])
-		if sig, ok := stopSignals[name]; ok {
+		if sig := stopSignalOf(name); sig != 0 {
 			return sig
 		}
-		plain := strings.TrimRight(name, "-.0123456789") // php-fpm8.2, ruby3.1
-		if sig, ok := stopSignals[plain]; ok {
-			return sig
-		}
-		if !slices.Contains(launchers, plain) {
+		if !slices.Contains(launchers, unversioned(name)) {
 			break
 		}
 		i = skipOptions(argv, i)

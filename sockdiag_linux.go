@@ -15,13 +15,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -49,13 +49,28 @@ type inetSocket struct {
 	queue, limit  int // of a listening one: connections not accepted yet, and how many may wait; limit 0: unknown
 }
 
-// inetSockets lists the sockets in one state, on one local port or (port 0) on all, of both families.
-func inetSockets(protocol, state byte, port uint16) []inetSocket {
+// portSet are local ports; an empty one stands for all. A table is walked once for all of them: each walk costs the
+// kernel the whole table, however few it finds.
+type portSet map[uint16]bool
+
+func (p portSet) has(port uint16) bool { return len(p) == 0 || p[port] }
+
+// span is the least and the greatest of them.
+func (p portSet) span() (low, high uint16) {
+	low, high = math.MaxUint16, 0
+	for port := range p {
+		low, high = min(low, port), max(high, port)
+	}
+	return low, high
+}
+
+// inetSockets lists the sockets in one state, on some local ports, of both families.
+func inetSockets(protocol, state byte, ports portSet) []inetSocket {
 	var all []inetSocket
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := diagSockets(family, protocol, state, port)
+		sockets, err := diagSockets(family, protocol, state, ports)
 		if err != nil {
-			sockets = procSockets(family, protocol, state, port)
+			sockets = procSockets(family, protocol, state, ports)
 		}
 		all = append(all, sockets...)
 	}
@@ -69,31 +84,32 @@ const (
 	diagMessage  = 72
 )
 
-// diagRequest asks for a dump; with a port, the kernel runs a two-step program over each socket: at least, at most.
-func diagRequest(family, protocol, state byte, port uint16) []byte {
+// diagRequest asks for a dump; with ports, the kernel runs a two-step program over each socket: at least, at most.
+func diagRequest(family, protocol, state byte, ports portSet) []byte {
 	le := binary.NativeEndian
 	b := make([]byte, unix.SizeofNlMsghdr+56, 128)
 	le.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
 	le.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	b[16], b[17], b[18] = family, protocol, 1<<(diagInfo-1)
 	le.PutUint32(b[20:], 1<<state)
-	if port != 0 {
+	if len(ports) > 0 {
+		low, high := ports.span()
 		const atLeast, atMost = 2, 3 // INET_DIAG_BC_S_GE, S_LE: {code, bytes to go on by if yes, if no}, then the port
 		b = le.AppendUint16(b, 4+16)
 		b = le.AppendUint16(b, diagBytecode)
 		b = le.AppendUint16(append(b, atLeast, 8), 16+4) // four beyond the end: refuse
-		b = le.AppendUint16(append(b, 0, 0), port)
+		b = le.AppendUint16(append(b, 0, 0), low)
 		b = le.AppendUint16(append(b, atMost, 8), 8+4)
-		b = le.AppendUint16(append(b, 0, 0), port)
+		b = le.AppendUint16(append(b, 0, 0), high)
 	}
 	le.PutUint32(b, uint32(len(b)))
 	return b
 }
 
 // diagSockets asks by netlink.
-func diagSockets(family, protocol, state byte, port uint16) (sockets []inetSocket, err error) {
-	err = askDiag(diagRequest(family, protocol, state, port), func(b []byte) (done bool, err error) {
-		sockets, done, err = parseDiag(b, sockets)
+func diagSockets(family, protocol, state byte, ports portSet) (sockets []inetSocket, err error) {
+	err = askDiag(diagRequest(family, protocol, state, ports), func(b []byte) (done bool, err error) {
+		sockets, done, err = parseDiag(b, sockets, ports)
 		return done || len(sockets) >= maxSockets, err
 	})
 	return sockets, err
@@ -125,9 +141,9 @@ func askDiag(request []byte, take func(b []byte) (done bool, err error)) error {
 }
 
 // parseDiag adds the sockets of one datagram of answers; done is true after the last one.
-func parseDiag(b []byte, sockets []inetSocket) (_ []inetSocket, done bool, err error) {
+func parseDiag(b []byte, sockets []inetSocket, ports portSet) (_ []inetSocket, done bool, err error) {
 	done, err = eachDiag(b, func(payload []byte) {
-		if s, ok := parseDiagMessage(payload); ok {
+		if s, ok := parseDiagMessage(payload); ok && ports.has(s.local.Port()) {
 			sockets = append(sockets, s)
 		}
 	})
@@ -200,7 +216,7 @@ func diagAddr(family byte, b []byte, port uint16) netip.AddrPort {
 }
 
 // procSockets reads /proc/net/tcp and its like; it does not know how long a connection is idle.
-func procSockets(family, protocol, state byte, port uint16) (sockets []inetSocket) {
+func procSockets(family, protocol, state byte, ports portSet) (sockets []inetSocket) {
 	name := "/proc/net/tcp"
 	if protocol == unix.IPPROTO_UDP {
 		name = "/proc/net/udp"
@@ -210,7 +226,7 @@ func procSockets(family, protocol, state byte, port uint16) (sockets []inetSocke
 	}
 	eachLine(name, func(line string) bool {
 		s, ok := parseInetRow(line)
-		if ok && s.state == state && (port == 0 || s.local.Port() == port) {
+		if ok && s.state == state && ports.has(s.local.Port()) {
 			sockets = append(sockets, s)
 		}
 		return len(sockets) < maxSockets
@@ -322,10 +338,13 @@ func eachHeld[T any](pids []int, wanted map[uint64]T, fn func(T)) {
 // otherListeners names the TCP addresses that the processes listen on, without the sockets in own.
 func otherListeners(pids []int, own []uint64) []string {
 	wanted := map[uint64]string{}
-	for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, 0) {
-		if s.inode != 0 && !slices.Contains(own, s.inode) {
+	for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, nil) {
+		if s.inode != 0 {
 			wanted[s.inode] = s.local.String()
 		}
+	}
+	for _, inode := range own {
+		delete(wanted, inode)
 	}
 	var addrs []string
 	eachHeld(pids, wanted, func(addr string) { addrs = append(addrs, addr) })
@@ -344,42 +363,56 @@ type connection struct {
 // paths) of the listeners, also those accepted from a socket that is no longer theirs.
 func connections(pids []int, ls []*listener) []connection {
 	wanted := map[uint64]connection{}
-	for _, l := range ls {
-		switch l.network {
-		case "tcp":
-			port, err := strconv.ParseUint(l.port(), 10, 16)
-			if err != nil || port == 0 {
-				continue
-			}
-			for _, s := range inetSockets(unix.IPPROTO_TCP, tcpEstablished, uint16(port)) {
-				if s.inode != 0 {
-					peer := netip.AddrPortFrom(s.remote.Addr().Unmap(), s.remote.Port())
-					wanted[s.inode] = connection{peer.String(), s.idle}
-				}
-			}
-		case "unix", "unixpacket":
-			for _, inode := range unixConnections(l) {
-				wanted[inode] = connection{peer: "unix"}
+	if ports := tcpPorts(ls); len(ports) > 0 {
+		for _, s := range inetSockets(unix.IPPROTO_TCP, tcpEstablished, ports) {
+			if s.inode != 0 {
+				peer := netip.AddrPortFrom(s.remote.Addr().Unmap(), s.remote.Port())
+				wanted[s.inode] = connection{peer.String(), s.idle}
 			}
 		}
+	}
+	for _, inode := range unixConnections(ls) {
+		wanted[inode] = connection{peer: "unix"}
 	}
 	var open []connection
 	eachHeld(pids, wanted, func(c connection) { open = append(open, c) })
 	return open
 }
 
-// unixConnections are the inodes of what was accepted from a listener: they carry its path. That is the one it was
-// bound to, which is another than we show if the socket was moved to its place by rename(2).
-func unixConnections(l *listener) (inodes []uint64) {
-	paths := []string{l.addr}
-	sockets := unixSockets(func(s unixSocket) bool {
-		if s.inode == l.inode && s.inode != 0 && s.path != "" {
-			paths = append(paths, s.path)
+// tcpPorts are the ports of those listeners that are tcp.
+func tcpPorts(ls []*listener) portSet {
+	ports := portSet{}
+	for _, l := range ls {
+		if port, err := strconv.ParseUint(l.port(), 10, 16); l.network == "tcp" && err == nil && port != 0 {
+			ports[uint16(port)] = true
 		}
-		return s.connected && s.path != "" && s.inode != 0
+	}
+	return ports
+}
+
+// unixConnections are the inodes of what was accepted from listeners: they carry its path. That is the one it was
+// bound to, which is another than we show if the socket was moved to its place by rename(2).
+func unixConnections(ls []*listener) (inodes []uint64) {
+	paths, listening := map[string]bool{}, map[uint64]bool{}
+	for _, l := range ls {
+		if l.network == "unix" || l.network == "unixpacket" {
+			paths[l.addr], listening[l.inode] = true, true
+		}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	sockets := unixSockets(func(s unixSocket) bool {
+		if s.path == "" || s.inode == 0 {
+			return false
+		}
+		if listening[s.inode] {
+			paths[s.path] = true
+		}
+		return s.connected
 	})
 	for _, s := range sockets {
-		if slices.Contains(paths, s.path) {
+		if paths[s.path] {
 			inodes = append(inodes, s.inode)
 		}
 	}
@@ -394,26 +427,21 @@ type listenQueue struct {
 
 // listenQueues looks at the queues of stream listeners, in their order.
 func listenQueues(ls []*listener) []listenQueue {
-	queues := make([]listenQueue, len(ls))
-	var local map[uint64]listenQueue
-	for i, l := range ls {
-		switch l.network {
-		case "tcp":
-			port, err := strconv.ParseUint(l.port(), 10, 16)
-			if err != nil || port == 0 {
-				continue
-			}
-			for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, uint16(port)) {
-				if s.inode == l.inode {
-					queues[i] = listenQueue{s.queue, s.limit, true}
-				}
-			}
-		case "unix", "unixpacket":
-			if local == nil {
-				local = unixQueues()
-			}
-			queues[i] = local[l.inode]
+	var known map[uint64]listenQueue
+	if slices.ContainsFunc(ls, func(l *listener) bool { return l.stream() && !l.inet() }) {
+		known = unixQueues()
+	}
+	if ports := tcpPorts(ls); len(ports) > 0 {
+		if known == nil {
+			known = map[uint64]listenQueue{}
 		}
+		for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, ports) {
+			known[s.inode] = listenQueue{s.queue, s.limit, true}
+		}
+	}
+	queues := make([]listenQueue, len(ls))
+	for i, l := range ls {
+		queues[i] = known[l.inode]
 	}
 	return queues
 }
@@ -480,7 +508,7 @@ func portHolder(network string, addr netip.AddrPort) (holder, bool) {
 		protocol, state = unix.IPPROTO_UDP, tcpClose
 	}
 	wanted := map[uint64]bool{}
-	for _, s := range inetSockets(protocol, state, addr.Port()) {
+	for _, s := range inetSockets(protocol, state, portSet{addr.Port(): true}) {
 		if s.inode != 0 && addrsOverlap(s.local.Addr(), addr.Addr()) {
 			wanted[s.inode] = true
 		}
@@ -536,15 +564,5 @@ func commandOf(pid int) string {
 
 // printableCommand makes one line of what another user wrote.
 func printableCommand(text []byte) string {
-	line := strings.ToValidUTF8(string(text[:min(len(text), maxCommand)]), "?")
-	line = strings.Map(func(r rune) rune {
-		switch {
-		case r == 0 || r == '\n':
-			return ' '
-		case !unicode.IsPrint(r):
-			return '?'
-		}
-		return r
-	}, line)
-	return strings.TrimRight(line, " ")
+	return strings.TrimRight(tamed(strings.ReplaceAll(string(text[:min(len(text), maxCommand)]), "\x00", " "), maxCommand), " ")
 }

@@ -232,11 +232,11 @@ func TestTablesAgree(t *testing.T) {
 			family = unix.AF_INET6
 		}
 		for _, state := range []byte{tcpListen, tcpEstablished} {
-			diag, err := diagSockets(family, unix.IPPROTO_TCP, state, a.Port())
+			diag, err := diagSockets(family, unix.IPPROTO_TCP, state, portSet{a.Port(): true})
 			if err != nil {
 				t.Skipf("no sock_diag here: %v", err)
 			}
-			proc := procSockets(family, unix.IPPROTO_TCP, state, a.Port())
+			proc := procSockets(family, unix.IPPROTO_TCP, state, portSet{a.Port(): true})
 			other := func(s inetSocket) bool { return s.local != a } // somebody's client may have this port on another address
 			diag, proc = slices.DeleteFunc(diag, other), slices.DeleteFunc(proc, other)
 			if len(diag) != 1 || len(proc) != 1 || diag[0].local != a || diag[0].inode == 0 {
@@ -248,7 +248,7 @@ func TestTablesAgree(t *testing.T) {
 			}
 		}
 	}
-	if _, err := diagSockets(unix.AF_INET, 255, tcpListen, 0); err == nil {
+	if _, err := diagSockets(unix.AF_INET, 255, tcpListen, nil); err == nil {
 		t.Error("no error for a protocol that is not there")
 	}
 }
@@ -278,17 +278,17 @@ func FuzzParseRows(f *testing.F) {
 		if s, ok := parseUnixRow(line); ok && !strings.HasSuffix(line, s.path) {
 			t.Errorf("parseUnixRow(%q) = %+v", line, s)
 		}
-		_ = memoryHierarchies([]byte("4:memory:/a\n"+line), []byte(line))
+		_ = hierarchies("memory", []byte("4:memory:/a\n"+line), []byte(line))
 	})
 }
 
 func FuzzParseDiag(f *testing.F) {
-	request := diagRequest(unix.AF_INET, unix.IPPROTO_TCP, tcpListen, 80)
+	request := diagRequest(unix.AF_INET, unix.IPPROTO_TCP, tcpListen, portSet{80: true})
 	f.Add(request)
 	f.Add(append(slices.Clone(request), request...))
 	f.Add([]byte{20, 0, 0, 0, unix.NLMSG_ERROR, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		sockets, _, err := parseDiag(b, nil)
+		sockets, _, err := parseDiag(b, nil, nil)
 		if err != nil && len(sockets) > 0 && len(sockets)*diagMessage > len(b) {
 			t.Errorf("%d sockets of %d bytes", len(sockets), len(b))
 		}

@@ -65,6 +65,7 @@ type statusView struct {
 	Building    float64          `json:"building,omitempty"`
 	Stop        *stopView        `json:"stop,omitempty"`
 	Rollback    *buildView       `json:"rollback,omitempty"` // what a rollback would go back to
+	Wanted      int              `json:"wanted"`             // workers of one generation
 	Crashes     int              `json:"crashes"`            // of all generations that ever served
 	Verdicts    []verdictView    `json:"verdicts"`           // newest first
 }
@@ -132,6 +133,7 @@ type restartView struct {
 	Generation  int           `json:"generation"` // the successor
 	Predecessor int           `json:"predecessor,omitempty"`
 	Stage       stage         `json:"stage,omitempty"`
+	Begun       int           `json:"begun,omitempty"` // workers that were started so far
 	For         float64       `json:"for"`
 	Left        float64       `json:"left,omitempty"` // of the stage, where it has a limit
 	Requests    []requestView `json:"requests,omitempty"`
@@ -259,7 +261,7 @@ func makeIdentity(st *state, f facts) identity {
 		Name: f.name, PID: f.pid, Version: f.version, UID: f.uid, Program: f.argv, Dir: f.dir,
 		Since: wallTime(f.since), State: stateOf(st),
 	}
-	if g := (&supervisor{state: *st}).serving(); g != nil {
+	if g := st.serving(); g != nil {
 		who.Generation = g.Number
 	}
 	return who
@@ -298,7 +300,7 @@ func stateOf(st *state) instanceState {
 func makeStatus(st *state, now instant, wall time.Time, f facts) statusView {
 	v := statusView{
 		identity: makeIdentity(st, f), Time: wallTime(wall), Generations: []generationView{}, Listeners: []listenerView{},
-		Pending: viewRequests(st.Pending, now), Building: passed(st.Rebuild.Began, now), Crashes: st.Tally.Crashes,
+		Pending: viewRequests(st.Pending, now), Building: passed(st.Rebuild.Began, now), Wanted: st.Wanted, Crashes: st.Tally.Crashes,
 		Rollback: viewRollback(st), Verdicts: []verdictView{},
 	}
 	if st.Rebuild.PID == 0 {
@@ -312,9 +314,9 @@ func makeStatus(st *state, now instant, wall time.Time, f facts) statusView {
 	}
 	if r := st.Restart; r != nil {
 		v.Restart = &restartView{
-			Generation: r.Successor, Predecessor: r.Predecessor, For: passed(r.Began, now), Requests: viewRequests(r.Requests, now),
+			Generation: r.Successor, Predecessor: r.Predecessor, Begun: r.Begun, For: passed(r.Began, now), Requests: viewRequests(r.Requests, now),
 		}
-		if g := (&supervisor{state: *st}).generation(r.Successor); g != nil {
+		if g := st.generation(r.Successor); g != nil {
 			v.Restart.Stage, v.Restart.Left = g.Stage, left(g.Deadline, now)
 		}
 	}
@@ -341,22 +343,11 @@ func viewRequests(rs []request, now instant) (views []requestView) {
 
 // viewRollback is what a rollback would start.
 func viewRollback(st *state) *buildView {
-	img := (&supervisor{state: *st}).before()
-	if img == nil || st.Ending {
+	p := st.before()
+	if p.Image == nil || st.Ending {
 		return nil
 	}
-	v := &buildView{Build: img.Build, Path: img.Path}
-	for _, p := range st.Past {
-		if p.Image == img {
-			v.Generation = p.Number
-		}
-	}
-	for _, g := range st.Generations {
-		if g.Image == img {
-			v.Generation = g.Number
-		}
-	}
-	return v
+	return &buildView{Generation: p.Number, Build: p.Image.Build, Path: p.Image.Path}
 }
 
 func viewGeneration(g *generation, now instant) generationView {

@@ -21,7 +21,7 @@ func someState() *state {
 	}
 	alice := request{ID: "r5", Ask: askRestart, Cause: "hotwrap restart", Who: "alice (uid 1000)", UID: 1000, Message: "fix login", Asked: 990 * second}
 	return &state{
-		Numbers: 5, Serials: 9,
+		Numbers: 5, Serials: 9, Wanted: 2,
 		Past: []past{{2, img("b2")}},
 		Generations: []*generation{
 			{
@@ -101,7 +101,7 @@ func TestStatus(t *testing.T) {
 		`{ "name": "8080", "network": "tcp", "address": "127.0.0.1:8080", "fd": 3, "queue": 0, "queue_limit": 4096 }, { "name": "b", "network": "unix", "address": "/run/b.sock", "fd": 4 }`,
 		`"restart": { "generation": 5, "predecessor": 4, "stage": "bake", "for": 10, "left": 1, "requests": [ { "id": "r5", "ask": "restart", "by": "hotwrap restart", "who": "alice (uid 1000)", "message": "fix login", "waits": 10 } ] }`,
 		`"pending": [ { "id": "7", "ask": "restart", "by": "SIGHUP", "waits": 2 } ]`,
-		`"rollback": { "generation": 3, "build": "b3", "path": "/srv/b3/web" }, "crashes": 2`,
+		`"rollback": { "generation": 3, "build": "b3", "path": "/srv/b3/web" }, "wanted": 2, "crashes": 2`,
 		`"verdicts": [ { "id": "x", "ask": "rollback", "by": "hotwrap rollback", "who": "root (uid 0)", "uid": 0, "result": "failed", "generation": 4, "build": "b9", "serving": 3, "stage": "ready", "reason": "exited 1 after 40ms, before ready", "status": "1", "pid": 77, "exit": 1, "at": "2026-11-23T12:22:29.123Z", "took": 2, "waited": 1 }, { "id": "1", "ask": "restart", "by": "start", "result": "promoted", "generation": 1, "serving": 0, "exit": 0, "at": "2026-11-23T12:07:40.123Z", "took": 1, "waited": 0 } ]`,
 	} {
 		if !strings.Contains(got, want) {

@@ -30,6 +30,8 @@ const (
 	surveyLimit  = time.Second            // a drain does not wait longer than this to learn its connections
 	reportFirst  = 15 * time.Second       // from the switch to the first "still draining"; then twice as long
 	killPatience = 5 * time.Second        // a worker still there so long after KILL is reported and killed again
+	goadAfter    = time.Second            // from a server's end to the stop signal for the launcher that is still there
+	searchLimit  = time.Second            // a worker's end does not wait longer than this to learn what it left behind
 	pendingMost  = 256                    // requests that may wait for the next restart
 	secondINT    = 500 * time.Millisecond // an INT sooner than this after the first is the same key press (npm sends two)
 	steadyTime   = 10 * time.Second       // a worker ready for this long ends a row of failures
@@ -77,12 +79,14 @@ type plan struct {
 
 // restart is the one restart under way; the very first start is one too, without a predecessor.
 type restart struct {
-	Plan        plan      `json:"plan"`
-	Stage       int       `json:"stage"` // index of the trial that the ready successor is in
-	Requests    []request `json:"requests"`
-	Successor   int       `json:"successor"`
-	Predecessor int       `json:"predecessor,omitempty"`
-	Began       instant   `json:"began"`
+	Plan        plan       `json:"plan"`
+	Stage       int        `json:"stage"` // index of the trial that the ready successor is in
+	Requests    []request  `json:"requests"`
+	Successor   int        `json:"successor"`
+	Predecessor int        `json:"predecessor,omitempty"`
+	Began       instant    `json:"began"`
+	Begun       int        `json:"begun,omitempty"` // slots of the successor whose worker was started
+	Phase       batchPhase `json:"phase,omitempty"` // of the batch that was started last
 }
 
 // stopping is an ordered stop under way.
@@ -100,6 +104,7 @@ type state struct {
 	Generations []*generation `json:"generations"`         // oldest first, the gone left out
 	Numbers     int           `json:"numbers"`             // generations so far
 	Serials     int           `json:"serials"`             // workers so far
+	Wanted      int           `json:"wanted"`              // workers of one generation
 	Restart     *restart      `json:"restart,omitempty"`   // the one under way
 	Pending     []request     `json:"pending,omitempty"`   // answered by the next generation, all together
 	Stop        *stopping     `json:"stop,omitempty"`      // an ordered stop
@@ -118,7 +123,8 @@ type state struct {
 
 // limits is what the supervisor is told once, on the command line.
 type limits struct {
-	workers      int
+	workers      int // of a generation, at the start
+	surge        int // of them, how many more may run in a restart; 0 as many again
 	ready        readyMode
 	readyAlive   time.Duration // of --ready alive=DUR
 	readyTimeout time.Duration
@@ -152,6 +158,7 @@ type world struct {
 	signal     func(pid int, sig syscall.Signal)                   // one process
 	kill       func(group int, sig syscall.Signal)                 // a whole process group
 	empty      func(group int) bool                                // nobody is left in it
+	search     func(w *worker, known []int) bool                   // what it left outside these groups; false: surely nothing; else answers evStrays
 	owns       func(w *worker, n notice) bool                      // the sender is in the worker's tree
 	halted     func(pid int) bool                                  // it is in state T
 	route      func(shares map[int]int)                            // generation → share of the new connections
@@ -198,6 +205,7 @@ const (
 	evExec     eventKind = "exec"     // a shim has become the program, or could not
 	evNotice   eventKind = "notice"   // a worker speaks
 	evLook     eventKind = "look"     // what a look at a worker saw
+	evStrays   eventKind = "strays"   // what a worker left behind
 	evSurvey   eventKind = "survey"   // a draining generation's connections
 	evChild    eventKind = "child"    // a process ended
 	evSay      eventKind = "say"      // a source has something for the log
@@ -212,12 +220,13 @@ type event struct {
 	reply    chan<- verdict   // evRequest, evAwait, evLeft: has room for one; nil: nobody waits
 	copy     chan<- stateCopy // evCopy: the same
 	number   int              // evPrepared, evSurvey: the generation
-	serial   int              // evExec, evNotice, evLook: the worker
+	serial   int              // evExec, evNotice, evLook, evStrays: the worker
 	image    *image           // evPrepared
 	warnings []string         // evPrepared: to be said before the start
 	err      error            // evPrepared, evExec
 	notice   notice
 	sight    sight
+	groups   []int        // evStrays
 	open     []connection // evSurvey
 	trigger  trigger      // evChanged
 	message  message      // evSay
@@ -227,6 +236,9 @@ type event struct {
 // sight is what a look at a worker saw.
 type sight struct {
 	watched []string // names of listeners
+	server  int      // who serves, where that is seen; behind names the launcher before it
+	behind  string
+	stop    int      // the signal that stops what runs there, where that has one of its own
 	holds   bool     // it has a descriptor of one at least
 	denied  bool     // a helper with the program's own user id could see more
 	others  []string // addresses of listening sockets that are not hotwrap's
@@ -255,6 +267,8 @@ func (s *supervisor) step(ev event) {
 		s.noticed(ev)
 	case evLook:
 		s.looked(ev)
+	case evStrays:
+		s.strayed(ev)
 	case evSurvey:
 		if g := s.generation(ev.number); g != nil {
 			s.surveyed(g, ev.open, true)
@@ -288,6 +302,7 @@ func (s *supervisor) done() bool {
 
 // start begins the first generation.
 func (s *supervisor) start() {
+	s.Wanted = s.limits.workers
 	if s.limits.heartbeat > 0 {
 		s.Heartbeat = s.world.now()
 	}
@@ -317,8 +332,10 @@ func (s *supervisor) requested(ev event) {
 	case askReopen:
 		s.world.reopen(r.Cause)
 		s.answer(r, signalled, nil, "")
-	case askReexec, askWorkers:
-		s.say(warning("%s does nothing: this version has one worker and cannot replace itself", r.Cause))
+	case askWorkers:
+		s.resize(r)
+	case askReexec:
+		s.say(warning("%s does nothing: this version cannot replace itself", r.Cause))
 		s.answer(r, failed, nil, "not available")
 	}
 }
@@ -406,8 +423,11 @@ func (s *supervisor) stopAll() {
 		switch g.State {
 		case genServing:
 			s.drain(g, s.limits.stopTimeout)
-		case genDraining, genFailed:
+		case genDraining:
 			g.Deadline = min(g.Deadline, limit) // none stays none: KILL is on its way
+		case genFailed:
+			s.relieve(g)
+			g.Deadline = min(g.Deadline, limit)
 		case genStarting, genReady, genGone: // abandoned before this, or no more
 		}
 	}
@@ -441,7 +461,7 @@ func (s *supervisor) begin(rs []request) {
 	now := s.world.now()
 	var old *image
 	if rs[0].Ask == askRollback {
-		if old = s.before(); old == nil {
+		if old = s.before().Image; old == nil {
 			s.refuseRollback(rs)
 			return
 		}
@@ -450,10 +470,10 @@ func (s *supervisor) begin(rs []request) {
 	g := &generation{
 		Number: s.Numbers, State: genStarting, Cause: rs[len(rs)-1].by(), Started: now,
 		Deadline: now.add(s.limits.readyTimeout), // also for a file system that hangs
-		Slots:    make([]slot, s.limits.workers), Busy: true, Stage: stagePrepare,
+		Slots:    make([]slot, s.Wanted), Busy: true, Stage: stagePrepare,
 	}
-	s.Restart = &restart{Plan: s.plan(), Requests: rs, Successor: g.Number, Began: now}
 	p := s.serving()
+	s.Restart = &restart{Plan: s.plan(p != nil), Requests: rs, Successor: g.Number, Began: now}
 	if p != nil {
 		s.Restart.Predecessor = p.Number
 		s.say(verbose("restart begins").with("by", g.Cause).tell(upReloading))
@@ -468,9 +488,12 @@ func (s *supervisor) begin(rs []request) {
 	s.world.prepare(g, p, old)
 }
 
-// plan is how the next restart goes.
-func (s *supervisor) plan() plan {
-	p := plan{Overlap: s.limits.overlap, Batch: s.limits.workers}
+// plan is how the next restart goes, or the first start, which replaces nothing.
+func (s *supervisor) plan(replaces bool) plan {
+	p := plan{Overlap: s.limits.overlap, Batch: s.Wanted}
+	if replaces && p.Overlap && s.limits.surge > 0 {
+		p.Batch = min(s.limits.surge, s.Wanted)
+	}
 	if s.limits.bake > 0 {
 		p.Trials = append(p.Trials, trial{trialBake, s.limits.bake})
 	}
@@ -522,35 +545,19 @@ func (s *supervisor) launch(g *generation) {
 		s.drain(p, s.limits.drainTimeout)
 		return
 	}
-	s.startWorkers(g)
+	s.startBatch(g)
 }
 
-func (s *supervisor) startWorkers(g *generation) {
-	g.Held = false
-	g.Deadline = s.world.now().add(s.limits.readyTimeout)
-	for i := range g.Slots {
-		w, err := s.spawn(g, i)
-		if err != nil {
-			s.fail(g, err.Error(), execStatus(err))
-			return
-		}
-		if i == 0 {
-			s.detail(s.fresh()("generation %d starting", g.Number).with("pid", w.PID).with("build", g.Image.Build).
-				with("path", g.Image.Path).with("by", g.Cause).about(hapStarting, g.Number))
-		}
-	}
-}
-
-// spawn starts the next worker of a slot, from the generation's own pin.
+// spawn starts the next worker of a slot, from the generation's own pin. With an error, it tells which worker it would be.
 func (s *supervisor) spawn(g *generation, i int) (*worker, error) {
 	now := s.world.now()
 	s.Serials++
 	w := &worker{Serial: s.Serials, Slot: i, State: workerStarting, Started: now, Pause: lookFirst, Beat: g.beat()}
-	w.Wants = s.wants(g)
+	w.Wants = s.wants(g, i)
 	w.Needs = w.Wants
 	pid, err := s.world.spawn(g, w)
 	if err != nil {
-		return nil, err
+		return w, err
 	}
 	w.PID, w.Group = pid, pid
 	if i == 0 {
@@ -566,8 +573,13 @@ func (s *supervisor) generationReady(g *generation, w *worker) {
 	g.State, g.Deadline, g.Stage = genReady, 0, stageBake
 	g.ReadyAfter = s.world.now().since(g.Started)
 	s.hook(hookReady, g, "")
-	m := info("generation %d ready", g.Number).with("pid", w.PID).
-		with("after", g.ReadyAfter).with("by", w.by()).about(hapReady, g.Number)
+	m := info("generation %d ready", g.Number)
+	if n := len(g.Slots); n == 1 {
+		m = m.with("pid", w.PID)
+	} else {
+		m = m.with("workers", n)
+	}
+	m = m.with("after", g.ReadyAfter).with("by", w.by()).about(hapReady, g.Number)
 	switch {
 	case s.limits.wait:
 		s.say(info("%d ready in %s", g.Number, brief(g.ReadyAfter)).tell(upReady).about(hapReady, g.Number))
@@ -584,7 +596,7 @@ func (s *supervisor) generationReady(g *generation, w *worker) {
 // warm tells whether the predecessor could still take over: without it there is nothing to wait for.
 func (s *supervisor) warm() bool {
 	p := s.generation(s.Restart.Predecessor)
-	return p != nil && (p.Fallback || s.readyWorkers(p) > 0)
+	return p != nil && (p.Fallback || p.readyWorkers() > 0)
 }
 
 // advance enters the trial that the plan has next, or makes the switch.
@@ -650,8 +662,12 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 		s.say(failure("%s", text).about(hapFailed, g.Number))
 	case p != nil && p.Fallback:
 		s.say(warning("%s; generation %d is started again", text, p.Number).tell(upReady).about(hapFailed, g.Number))
-	case p != nil && s.readyWorkers(p) > 0:
-		s.say(warning("%s; generation %d serves on", text, p.Number).tell(upReady).about(hapFailed, g.Number))
+	case p != nil && p.readyWorkers() > 0:
+		text = fmt.Sprintf("%s; generation %d serves on", text, p.Number)
+		if n := p.replaced(); n > 0 {
+			text += fmt.Sprintf(", %d of its %d workers are started again", n, len(p.Slots))
+		}
+		s.say(warning("%s", text).tell(upReady).about(hapFailed, g.Number))
 	default:
 		s.say(warning("%s", text).tell(upReady).about(hapFailed, g.Number))
 	}
@@ -674,9 +690,15 @@ func (s *supervisor) abandon(g *generation, res result, reason string) {
 	}
 	s.answerAll(r.Requests, res, g, reason)
 	r.Requests = nil
-	for _, w := range slices.Clone(g.Workers) {
-		s.stopWorker(g, w)
+	if p != nil && !s.Ending {
+		s.refill(p)
 	}
+	for _, w := range slices.Clone(g.Workers) {
+		if w.State != workerReady {
+			s.stopWorker(g, w)
+		}
+	}
+	s.relieve(g)
 	if p == nil || !p.Fallback {
 		s.Restart = nil
 	}
@@ -696,6 +718,7 @@ func (s *supervisor) announcing() bool {
 
 // next starts the restart that waits, if nothing is in its way.
 func (s *supervisor) next() {
+	s.fit()
 	if s.Restart != nil || s.Ending || len(s.Pending) == 0 || s.announcing() {
 		return
 	}
@@ -761,7 +784,11 @@ func (s *supervisor) answerStop() {
 func (s *supervisor) dueGeneration(g *generation, now instant) {
 	switch g.State {
 	case genStarting:
-		if g.Deadline.due(now) {
+		switch {
+		case !g.Deadline.due(now):
+		case s.Restart.Phase == batchBaking:
+			s.makeRoom(g)
+		default:
 			reason, deaf := s.unready(g, now), s.deaf(g)
 			s.fail(g, reason, statusNotReady)
 			if deaf {
@@ -794,6 +821,7 @@ func (s *supervisor) dueGeneration(g *generation, now instant) {
 			}
 		}
 	case genFailed:
+		s.relieve(g)
 		if g.Deadline.due(now) {
 			s.killGeneration(g)
 		}
@@ -819,10 +847,21 @@ func (s *supervisor) dueWorker(g *generation, w *worker, now instant) {
 		if w.State == workerStarting {
 			w.Blame = "not ready after " + brief(now.since(w.Started))
 		} else {
-			s.say(warning("what a worker of generation %d left behind did not end within %s, killed", g.Number,
-				brief(s.limits.drainTimeout)))
+			what := g.who(w)
+			if w.Reaped {
+				what = "what " + what + " left behind"
+			}
+			s.say(warning("%s did not end within %s, killed", what, brief(s.limits.drainTimeout)))
 		}
 		s.killWorker(w)
+	}
+	if w.Goad.due(now) {
+		w.Goad, w.Asked = 0, 0
+		s.world.signal(w.PID, g.stopSignal(w))
+		s.world.signal(w.PID, syscall.SIGCONT)
+	}
+	if w.Search.due(now) {
+		s.found(g, w, nil)
 	}
 	if w.Again.due(now) {
 		s.say(warning("pid %d is still there %s after KILL", w.PID, brief(killPatience)))
@@ -842,14 +881,14 @@ func (s *supervisor) deadlines() []instant {
 			all = append(all, sl.Start)
 		}
 		for _, w := range g.Workers {
-			all = append(all, w.Look, w.Alive, w.Watchdog, w.Limit, w.Again)
+			all = append(all, w.Look, w.Alive, w.Watchdog, w.Limit, w.Again, w.Goad, w.Search)
 		}
 	}
 	return slices.DeleteFunc(all, func(t instant) bool { return t == 0 })
 }
 
 // generation finds one by its number; nil when it is gone.
-func (s *supervisor) generation(number int) *generation {
+func (s *state) generation(number int) *generation {
 	for _, g := range s.Generations {
 		if g.Number == number {
 			return g
@@ -859,7 +898,7 @@ func (s *supervisor) generation(number int) *generation {
 }
 
 // worker finds one by its serial, with its generation; nil when it is gone.
-func (s *supervisor) worker(serial int) (*generation, *worker) {
+func (s *state) worker(serial int) (*generation, *worker) {
 	for _, g := range s.Generations {
 		for _, w := range g.Workers {
 			if w.Serial == serial {
@@ -871,23 +910,13 @@ func (s *supervisor) worker(serial int) (*generation, *worker) {
 }
 
 // serving finds the generation that serves; nil before the first is ready and while none overlaps.
-func (s *supervisor) serving() *generation {
+func (s *state) serving() *generation {
 	for _, g := range s.Generations {
 		if g.State == genServing {
 			return g
 		}
 	}
 	return nil
-}
-
-func (s *supervisor) readyWorkers(g *generation) int {
-	n := 0
-	for _, w := range g.Workers {
-		if w.State == workerReady {
-			n++
-		}
-	}
-	return n
 }
 
 func (s *supervisor) say(m message) { s.world.say(m) }

@@ -43,9 +43,9 @@ type fakeWorld struct {
 	pins      map[int]bool // images that are pinned, by their descriptor
 	pinned    int
 	replies   []chan verdict
+	resizes   int
 	ordered   bool         // KILL was asked for
 	beating   map[int]bool // serials whose watchdog is armed
-	broken    bool         // a serving worker died by itself: fewer than N may be ready
 	spawnErr  error
 	disk      string  // the build that lies on disk
 	hooked    []hook  // that have begun
@@ -80,6 +80,7 @@ func (f *fakeWorld) world() world {
 		signal:  f.signal,
 		kill:    f.kill,
 		empty:   f.empty,
+		search:  func(*worker, []int) bool { return false },
 		owns:    func(*worker, notice) bool { return true },
 		halted:  func(int) bool { return false },
 		route:   f.route,
@@ -138,9 +139,6 @@ func (f *fakeWorld) die(p *fakeProcess, status exitStatus) {
 		return
 	}
 	p.dead = true
-	if g := f.s.generation(p.number); g != nil && g.State == genServing && p.stopped == 0 {
-		f.broken = true
-	}
 	if p.lingers {
 		p.orphaned = f.clock()
 	}
@@ -152,7 +150,7 @@ func (f *fakeWorld) empty(group int) bool {
 	return p.dead && !p.lingers
 }
 
-// signal is the stop signal to one worker: it must be alive, and N others ready, or an order behind it.
+// signal is the stop signal to one worker: it must be alive, and another be ready in its slot, or an order behind it.
 func (f *fakeWorld) signal(pid int, sig syscall.Signal) {
 	p := f.proc(pid)
 	if p == nil || p.reaped {
@@ -165,14 +163,23 @@ func (f *fakeWorld) signal(pid int, sig syscall.Signal) {
 		f.fatalf("%d told to stop twice", pid)
 	}
 	p.stopped = f.clock()
-	g := f.s.generation(p.number)
+	if g, w := f.s.worker(p.serial); !f.mayStop(g, w) {
+		f.fatalf("%d of generation %d told to stop, nobody else serves its slot", pid, p.number)
+	}
+}
+
+// mayStop tells whether a worker may be told to stop: it never served, it has a substitute, it is one too many, or the
+// substitute died by itself.
+func (f *fakeWorld) mayStop(g *generation, w *worker) bool {
 	s := f.s.serving()
-	if g.State == genFailed || f.s.Ending || g.Fallback || f.broken {
-		return
+	if w.Ready == 0 || f.s.Ending || g.Fallback || w.Slot >= f.s.Wanted || s == nil || w.Slot >= len(s.Slots) {
+		return true
 	}
-	if s == nil || f.s.readyWorkers(s) < f.s.limits.workers {
-		f.fatalf("%d of generation %d told to stop while too few serve", pid, p.number)
+	if slices.ContainsFunc(f.s.Generations, func(o *generation) bool { return o.serves(w.Slot) }) {
+		return true
 	}
+	sl := s.Slots[w.Slot]
+	return sl.Over || s != g && sl.Failures > 0 && g.State != genFailed
 }
 
 // kill reaches a group, which may have outlived its leader. KILL needs a deadline or an order.
@@ -243,7 +250,7 @@ func (f *fakeWorld) check() {
 	count := map[genState]int{}
 	for _, g := range f.s.Generations {
 		count[g.State]++
-		if g.State == genStarting && !g.Busy && !g.Held && g.Deadline == 0 {
+		if g.State == genStarting && !g.Busy && !g.Held && g.Deadline == 0 && f.s.Restart.Phase != batchYielding {
 			f.fatalf("generation %d starts without a limit", g.Number)
 		}
 		if g.State == genDraining && g.Deadline == 0 && g.Survey != surveyKill && !slices.ContainsFunc(g.Workers, func(w *worker) bool { return w.Again != 0 }) &&
@@ -261,6 +268,7 @@ func (f *fakeWorld) check() {
 			}
 		}
 	}
+	f.checkWorkers()
 	for _, at := range f.s.deadlines() {
 		if at.due(f.clock()) && at.since(f.s.world.now()) < 0 {
 			f.fatalf("a deadline stays due: run would spin")
@@ -1275,12 +1283,13 @@ func TestRun(t *testing.T) {
 // FuzzStep drives the machine with any sequence of events and asserts what always holds; then it lets
 // everything end well, and asserts that everything does: each request has one verdict, nothing is left.
 func FuzzStep(f *testing.F) {
+	f.Add([]byte{4, 5, 1, 34, 66, 98, 2, 35, 67, 99, 4, 4, 4, 0, 1, 2, 34, 3, 35, 4, 4, 9, 6, 7, 15, 28, 60, 9})
 	f.Add([]byte{0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})
 	f.Add([]byte{1, 0, 1, 4, 0, 16, 8, 2, 9, 3, 17, 18, 19, 20})
 	f.Add([]byte{2, 0, 1, 1, 1, 4, 4, 2, 3, 9, 9, 9, 14, 15})
 	f.Add([]byte{7, 1, 4, 0, 8, 2, 3, 1, 2, 4, 11, 9, 0, 2, 3, 4, 14, 14})
 	f.Fuzz(func(t *testing.T, script []byte) {
-		if len(script) == 0 || len(script) > 400 {
+		if len(script) < 2 || len(script) > 400 {
 			return
 		}
 		l := defaultLimits()
@@ -1298,13 +1307,14 @@ func FuzzStep(f *testing.F) {
 		if script[0]&32 != 0 {
 			l.stopDelay = 2 * time.Second
 		}
+		l.workers, l.surge = 1+int(script[1])%3, int(script[1])/3%4
 		l.hooks = allHooks
 		l.watch = script[0]&64 != 0
 		l.wait = l.watch && script[0]&128 != 0
 		l.build = l.wait && l.check
 		w := newFakeWorld(t, l, func() instant { return 1 })
 		w.s.start()
-		for _, b := range script[1:] {
+		for _, b := range script[2:] {
 			if w.s.done() {
 				break
 			}
@@ -1386,7 +1396,9 @@ func (f *fakeWorld) play(b byte) {
 			f.endHook(exitStatus{Code: which - 1})
 		}
 		f.step(event{kind: evChild})
-	case 27, 28:
+	case 28:
+		f.resize(1 - 2*(which&1))
+	case 27:
 		f.disk = fmt.Sprintf("build%d", which)
 		f.changed()
 	case 29:
@@ -1443,8 +1455,16 @@ func (f *fakeWorld) finish() {
 		f.fatalf("generation %d was given up, and hotwrap stays", g.Number)
 	}
 	for _, g := range f.s.Generations {
-		if g.State == genServing && !f.s.Ending && f.s.readyWorkers(g) < f.s.limits.workers && !f.s.gaveUp(g) {
-			f.fatalf("generation %d has too few workers in the end", g.Number)
+		for i, sl := range g.Slots {
+			if g.State == genServing && !f.s.Ending && !sl.Over && !g.serves(i) {
+				f.fatalf("nobody serves slot %d of generation %d in the end", i, g.Number)
+			}
+		}
+		if g.State == genServing && !f.s.Ending && len(g.Slots) != f.s.Wanted {
+			f.fatalf("%d workers are wanted, generation %d has slots for %d", f.s.Wanted, g.Number, len(g.Slots))
+		}
+		if g.State == genFailed && g.readyWorkers() > 0 {
+			f.fatalf("the failed generation %d serves in the end", g.Number)
 		}
 	}
 	f.ask(askStop, "SIGTERM")

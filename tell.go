@@ -14,9 +14,9 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
-	"unicode/utf8"
 )
 
 const (
@@ -155,11 +155,11 @@ func (a *asker) indented(head string, lines []string) {
 }
 
 // journalQuery is the one command that hotwrap hints at: what runs here is chosen by nobody else.
-var journalQuery = regexp.MustCompile(`^journalctl _PID=([0-9]{1,10})\b`)
+var journalQuery = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^journalctl _PID=([0-9]{1,10})\b`) })
 
 // journalCommand is how to ask the journal for a process's last lines; nil if the hint says nothing of it.
 func journalCommand(hint string) []string {
-	found := journalQuery.FindStringSubmatch(hint)
+	found := journalQuery().FindStringSubmatch(hint)
 	if found == nil {
 		return nil
 	}
@@ -221,21 +221,4 @@ func (a *asker) unwritten(err error) {
 	if err != nil && !errors.Is(err, syscall.EPIPE) {
 		a.say("error", "cannot write to standard output: %v", causeOf(err))
 	}
-}
-
-// tamed is text on one line, without what a terminal would act on.
-func tamed(text string, most int) string {
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t' || r == '\n':
-			return ' '
-		case acted(r):
-			return '?'
-		}
-		return r
-	}, text)
-	if utf8.RuneCountInString(text) <= most {
-		return text
-	}
-	return string([]rune(text)[:most]) + "…"
 }

@@ -116,7 +116,7 @@ func (t *fileTree) scan() map[string]signature {
 		return found
 	}
 	if !sig.dir() {
-		if t.file = true; !slices.Contains(t.mine, t.root) {
+		if t.file = true; !t.isOwn("") {
 			found[filepath.Base(t.root)] = sig
 		}
 		return found
@@ -142,6 +142,14 @@ func (t *fileTree) findOwn() {
 			t.mine = append(t.mine, filepath.Join(dir, filepath.Base(own)))
 		}
 	}
+}
+
+// isOwn tells whether a file of the tree is the program's.
+func (t *fileTree) isOwn(name string) bool {
+	if t.file {
+		return slices.Contains(t.mine, t.root)
+	}
+	return slices.Contains(t.mine, filepath.Join(t.real, name))
 }
 
 // given are the rules that hold for all of the tree: what git ignores, and -i.
@@ -211,7 +219,7 @@ func (t *fileTree) walk(rel string, rules []ignoreRule, found map[string]signatu
 			if t.depth < 0 || strings.Count(name, "/") < t.depth {
 				t.walk(name, rules, found)
 			}
-		case !t.wants(name, full):
+		case !t.wants(name):
 		case e.Type()&fs.ModeSymlink != 0:
 			t.trace(full)
 			fallthrough
@@ -248,9 +256,9 @@ func (t *fileTree) out(dir, name string, isDir bool, rules []ignoreRule) bool {
 }
 
 // wants tells whether a file that is not left out belongs to the tree.
-func (t *fileTree) wants(name, full string) bool {
+func (t *fileTree) wants(name string) bool {
 	switch {
-	case slices.Contains(t.mine, full):
+	case t.isOwn(name):
 		return false
 	case t.glob != "":
 		ok, _ := doublestar.Match(t.glob, name)
@@ -307,7 +315,7 @@ func (t *fileTree) concerns(file string) bool {
 		return true
 	}
 	rel, ok := below(t.real, file)
-	return ok && !t.out(dir, name, isDir, t.rules[dir]) && (isDir || link || t.wants(rel, file))
+	return ok && !t.out(dir, name, isDir, t.rules[dir]) && (isDir || link || t.wants(rel))
 }
 
 func (t *fileTree) again(now time.Time) {

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -402,7 +401,7 @@ func (t *tryout) lastWords() {
 
 // trialOptions are those of the user that a trial keeps as they are.
 var trialOptions = []string{
-	"no-overlap", "env", "env-file", "user", "dir", "check", "ready", "ready-timeout", "stop-signal", "respawn", "die-with-parent",
+	"no-overlap", "workers", "surge", "env", "env-file", "user", "dir", "check", "ready", "ready-timeout", "stop-signal", "respawn", "die-with-parent",
 }
 
 // trialOwn are the options that a trial has of its own, or does without: what is watched, told to others, or logged.
@@ -424,6 +423,7 @@ func (t *tryout) args() ([]string, error) {
 	}
 	for name, value := range map[string]string{
 		"env-file": cfg.envFile, "user": cfg.user, "dir": cfg.dir, "check": cfg.check, "ready": cfg.ready.text(),
+		"workers": cfg.workers.String(), "surge": cfg.surge.given(),
 	} {
 		if value != "" {
 			args = append(args, "--"+name, value)
@@ -508,30 +508,19 @@ func await(pid int) <-chan exitStatus {
 
 // askRestartOf asks for a restart by the control socket, and waits for the verdict.
 func askRestartOf(socket string) restartAnswer {
-	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-		DisableKeepAlives: true,
-	}}
+	client := clientOver(func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", socket) })
 	answer, err := client.Post("http://hotwrap/restart", "application/json", strings.NewReader(`{"message":"hotwrap doctor"}`))
 	if err != nil {
 		return restartAnswer{reason: "cannot ask for it: " + err.Error()}
 	}
 	defer func() { _ = answer.Body.Close() }()
-	var v struct {
-		Reason string `json:"reason"`
-		Error  string `json:"error"`
-		Result string `json:"result"`
-	}
-	text, err := io.ReadAll(io.LimitReader(answer.Body, controlBody))
-	if err == nil {
-		err = json.Unmarshal(text, &v)
-	}
+	text, err := readVerdict(answer)
 	if err != nil {
-		return restartAnswer{reason: "cannot read the verdict: " + err.Error()}
+		return restartAnswer{reason: err.Error()}
 	}
-	return restartAnswer{answer.StatusCode == http.StatusOK, cmp.Or(v.Reason, v.Error, v.Result)}
+	var v verdictView
+	_ = json.Unmarshal(text, &v)
+	return restartAnswer{v.status() == exitDone, cmp.Or(v.Reason, string(v.Result))}
 }
 
 // --- the end of a trial

@@ -27,7 +27,7 @@ func TestTrialArgs(t *testing.T) {
 	given := []string{
 		"-l", "8080", "-l", "[::1]:8080", "-l", "web=:80,backlog=7,freebind", "-l", "/run/a.sock,mode=0600", "-l", "udp::53", "-l", "unix:@x",
 		"--no-overlap=false", "-e", "A=1", "--env-file", "env", "-u", "root", "-C", "/tmp", "--check", "true x", "--ready", "alive=2s",
-		"--ready-timeout", "9s", "--stop-signal", "USR2", "--respawn", "never:3", "--bake", "1h", "--drain-timeout", "1h",
+		"--ready-timeout", "9s", "--stop-signal", "USR2", "-n", "3", "--surge", "2", "--respawn", "never:3", "--bake", "1h", "--drain-timeout", "1h",
 		"-w", "--name", "x", "--http", ":1", "-q", "--", "./app", "-l", "{port}",
 	}
 	cfg, _, err := parseDoctor(given, nil)
@@ -60,6 +60,7 @@ func TestTrialArgs(t *testing.T) {
 		got, want any
 	}{
 		{"program", strings.Join(again.program, " "), "./app -l {port}"},
+		{"workers", []int{again.workers.n, again.surge.n}, []int{3, 2}},
 		{"overlap", []bool{again.overlapSet, again.noOverlap}, []bool{true, false}},
 		{"user", again.user + again.dir + again.envFile + again.check, "root/tmpenvtrue x"},
 		{"env", strings.Join(again.env, " "), "A=1"},

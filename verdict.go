@@ -39,6 +39,7 @@ type request struct {
 	Watch   string         `json:"watch,omitempty"`  // what the watch found, if it asked
 	Build   string         `json:"build,omitempty"`  // that is to be started from it, if it is the program
 	Signal  syscall.Signal `json:"signal,omitempty"` // askSignal
+	More    int            `json:"more,omitempty"`   // askWorkers: 1 or -1
 	Asked   instant        `json:"asked,omitempty"`
 }
 
@@ -272,8 +273,9 @@ func (s *supervisor) signalWorkers(r request) {
 	for _, g := range s.Generations {
 		for _, w := range g.Workers {
 			if !w.Reaped && w.Needs&needExec == 0 && !slices.Contains(s.dead, w.PID) {
-				s.world.signal(w.PID, r.Signal)
-				v.Pids = append(v.Pids, w.PID)
+				to := s.target(w)
+				s.world.signal(to, r.Signal)
+				v.Pids = append(v.Pids, to)
 			}
 		}
 	}

@@ -583,12 +583,21 @@ func TestChoosePath(t *testing.T) {
 	write(t, dir+"/app", script("one"))
 	write(t, dir+"/a.html", nil)
 	for path, want := range map[string]string{"app": "program", ".": "program a.html", "*": "program a.html", "a.html": "a.html", dir + "/app": "program"} {
+		disk, read := realDisk(), map[string]int{}
+		content := disk.content
+		disk.content = func(path string) string {
+			read[filepath.Base(path)]++
+			return content(path)
+		}
 		w := newWatcher(watchConfig{
 			program: []string{"./app"}, dir: dir, paths: []string{path}, find: func() (string, error) { return dir + "/app", nil },
-		}, realDisk())
+		}, disk)
 		w.choose()
 		if got := targetsOf(w); got != want {
 			t.Errorf("%s: got %q, want %q", path, got, want)
+		}
+		if read["a.html"] > 1 { // it may be a large tree
+			t.Errorf("%s: a file was read %d times", path, read["a.html"])
 		}
 	}
 }

@@ -34,9 +34,12 @@ func init() {
 	}
 }
 
+// Begun is the first that a shim writes to the report pipe: without it, it has ended before it was itself.
+const Begun = "."
+
 // Spec is what a shim is told; descriptors are numbers in the shim, -1 stands for none.
 type Spec struct {
-	Report   int    // where errno goes if it fails
+	Report   int    // where Begun goes, and errno if it fails
 	Dir, Exe int    // the program's directory, and its executable
 	Path     string // run by it if it is Exe, or there is no Exe
 	Keep     []int  // descriptors above stderr that the program keeps, sorted
@@ -113,6 +116,9 @@ func split(text string) []int {
 
 // Run becomes the program; it returns, with an exit status, only if that failed.
 func (s Spec) Run() int {
+	if s.Report >= 0 {
+		_, _ = unix.Write(s.Report, []byte(Begun))
+	}
 	doing, err := s.become()
 	errno, _ := err.(syscall.Errno) //nolint:errorlint // raw system calls: never wrapped
 	if s.Report >= 0 {

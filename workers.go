@@ -1,0 +1,223 @@
+package main
+
+// This file is about generations of several workers: a restart that replaces a few of them at a time, the way back
+// when it fails half-way, and one worker more or fewer.
+//
+// Its rules:
+//   - No slot loses its ready worker by order before another generation's worker is ready in it.
+//   - At most N workers and a batch (--surge) run in a restart; who still finishes from an earlier one is not counted.
+//   - What happens to one worker touches no other.
+
+import (
+	"fmt"
+	"slices"
+)
+
+const workersMost = 4096 // more is a slip of the finger: even trivial programs would need a pid and a descriptor table each
+
+// batchPhase is how far a restart has come with the batch of workers that it replaces.
+type batchPhase string
+
+const (
+	batchStarting batchPhase = "starting"
+	batchBaking   batchPhase = "baking"
+	batchYielding batchPhase = "yielding" // the predecessor's workers of the same slots finish
+)
+
+// startBatch starts the next workers of a successor.
+func (s *supervisor) startBatch(g *generation) {
+	r := s.Restart
+	r.Phase, g.Held, g.Stage = batchStarting, false, stageStart
+	g.Deadline = s.world.now().add(s.limits.readyTimeout)
+	for range min(r.Plan.Batch, len(g.Slots)-r.Begun) {
+		w, err := s.spawn(g, r.Begun)
+		if err != nil {
+			s.failWorker(g, w, err.Error(), execStatus(err))
+			return
+		}
+		if r.Begun == 0 {
+			s.sayStarting(g, w)
+		}
+		r.Begun++
+	}
+}
+
+// sayStarting says that the first worker of a generation was started.
+func (s *supervisor) sayStarting(g *generation, w *worker) {
+	m := s.fresh()("generation %d starting", g.Number).with("pid", w.PID)
+	if n := len(g.Slots); n > 1 {
+		m = m.with("workers", n)
+	}
+	s.detail(m.with("build", g.Image.Build).with("path", g.Image.Path).with("by", g.Cause).about(hapStarting, g.Number))
+}
+
+// failWorker fails a generation because of one worker, which is named where there are several.
+func (s *supervisor) failWorker(g *generation, w *worker, reason string, status int) {
+	if len(g.Slots) > 1 {
+		reason = fmt.Sprintf("worker %d: %s", w.Slot, reason)
+	}
+	s.fail(g, reason, status)
+}
+
+// fellWhen says how far a successor had come when a worker of it died.
+func (s *supervisor) fellWhen(w *worker) string {
+	replaced := 0
+	if p := s.generation(s.Restart.Predecessor); p != nil {
+		replaced = p.replaced()
+	}
+	switch {
+	case w.Ready == 0:
+		return ", before ready"
+	case s.Restart.Phase == batchBaking:
+		return ", while baking"
+	case replaced == 0:
+		return ", before the others were ready"
+	}
+	return fmt.Sprintf(", with %s replaced", count(replaced, "worker"))
+}
+
+// batchSettled goes on once all workers that were started are ready: with the last batch the generation is.
+func (s *supervisor) batchSettled(g *generation, w *worker) {
+	r := s.Restart
+	if g.readyWorkers() < r.Begun {
+		return
+	}
+	if r.Begun == len(g.Slots) {
+		s.generationReady(g, w)
+		return
+	}
+	g.Stage = stageBake
+	text := fmt.Sprintf("generation %d has %d of %d workers ready", g.Number, r.Begun, len(g.Slots))
+	if s.limits.bake == 0 || !s.warm() {
+		s.say(info("%s", text).about(hapBatch, g.Number))
+		s.makeRoom(g)
+		return
+	}
+	s.say(info("%s", text).end("baking %s", brief(s.limits.bake)).about(hapBatch, g.Number))
+	r.Phase, g.Deadline = batchBaking, s.world.now().add(s.limits.bake)
+}
+
+// makeRoom lets the predecessor's workers finish whose slots the successor serves now. The next batch waits for their
+// end: together they would be more than --surge permits.
+func (s *supervisor) makeRoom(g *generation) {
+	r := s.Restart
+	r.Phase, g.Deadline = batchYielding, 0
+	if p := s.generation(r.Predecessor); p != nil {
+		for i := range p.Slots[:min(r.Begun, len(p.Slots))] {
+			p.Slots[i].Yielded, p.Slots[i].Start, p.Slots[i].Over = true, 0, false
+		}
+		for _, w := range slices.Clone(p.Workers) {
+			if p.yielded(w) {
+				s.dismiss(p, w)
+			}
+		}
+	}
+	s.roomMade()
+}
+
+// yielded tells whether w is in a slot that its successor serves.
+func (g *generation) yielded(w *worker) bool { return w.Slot < len(g.Slots) && g.Slots[w.Slot].Yielded }
+
+// dismiss tells one worker to finish, within the drain limit. Whatever ends it now is no crash of its slot any more.
+func (s *supervisor) dismiss(g *generation, w *worker) {
+	w.Blame = ""
+	if w.State == workerStarting || w.State == workerReady {
+		s.stopWorker(g, w)
+		w.Limit = s.world.now().add(s.limits.drainTimeout)
+	}
+}
+
+// roomMade starts the next batch when the last worker that made room for it is gone.
+func (s *supervisor) roomMade() {
+	r := s.Restart
+	if r == nil || r.Phase != batchYielding {
+		return
+	}
+	if p := s.generation(r.Predecessor); p != nil && slices.ContainsFunc(p.Workers, p.yielded) {
+		return
+	}
+	s.startBatch(s.generation(r.Successor))
+}
+
+// replaced counts the slots that p has yielded to its successor.
+func (p *generation) replaced() (n int) {
+	for _, sl := range p.Slots {
+		if sl.Yielded {
+			n++
+		}
+	}
+	return n
+}
+
+// refill has those slots filled again: the successor failed.
+func (s *supervisor) refill(p *generation) {
+	for i := range p.Slots {
+		if p.Slots[i].Yielded {
+			p.Slots[i].Yielded, p.Slots[i].Failures, p.Slots[i].Start = false, 0, s.world.now()
+		}
+	}
+}
+
+// relieve tells the ready workers of a failed generation to finish, each when its slot is served without it.
+func (s *supervisor) relieve(g *generation) {
+	for _, w := range slices.Clone(g.Workers) {
+		if w.State == workerReady && !s.needed(g, w) {
+			s.stopWorker(g, w)
+			g.Deadline = s.world.now().add(s.limits.drainTimeout)
+		}
+	}
+}
+
+// needed tells whether a ready worker of a failed generation serves on, until the one that is to serve in its slot does.
+func (s *supervisor) needed(g *generation, w *worker) bool {
+	p := s.serving()
+	if g.State != genFailed || w.State != workerReady || p == nil || w.Slot >= len(p.Slots) || s.Ending {
+		return false
+	}
+	sl := p.Slots[w.Slot]
+	return !sl.Yielded && !sl.Over && !p.serves(w.Slot)
+}
+
+// resize notes that one worker more or fewer is wanted.
+func (s *supervisor) resize(r request) {
+	wanted, reason := s.Wanted+r.More, ""
+	switch {
+	case s.Ending:
+		s.answer(r, stopped, nil, "hotwrap is stopping")
+		return
+	case wanted < 1:
+		reason = "one worker is the least"
+	case wanted > workersMost:
+		reason = fmt.Sprintf("%d workers are the most", workersMost)
+	}
+	if reason != "" {
+		s.say(warning("%s does nothing: %s", r.Cause, reason))
+		s.answer(r, failed, nil, reason)
+		return
+	}
+	s.Wanted = wanted
+	m := info("%s wanted", count(wanted, "worker")).with("by", r.by())
+	if s.Restart != nil {
+		m = m.end("after the restart")
+	}
+	s.say(m)
+	s.answer(r, signalled, nil, "")
+	s.fit()
+}
+
+// fit gives the serving generation as many slots as are wanted, when no restart is under way.
+func (s *supervisor) fit() {
+	g := s.serving()
+	if g == nil || s.Restart != nil || s.Ending {
+		return
+	}
+	for len(g.Slots) < s.Wanted {
+		g.Slots = append(g.Slots, slot{Start: s.world.now()})
+	}
+	g.Slots = g.Slots[:s.Wanted]
+	for _, w := range slices.Clone(g.Workers) {
+		if w.Slot >= s.Wanted {
+			s.dismiss(g, w)
+		}
+	}
+}
