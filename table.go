@@ -160,22 +160,26 @@ func (v statusView) headline() []string {
 }
 
 func (v statusView) generationRows() [][]string {
-	rows := [][]string{{"GENERATION", "STATE", "BUILD", "CONNECTIONS", "CRASHES", "PID", "WORKER", "AGE", "MEMORY", "SAYS"}}
+	rows := [][]string{{"GENERATION", "STATE", "BUILD", "CONNECTIONS", "CRASHES", "SLOT", "PID", "WORKER", "AGE", "MEMORY", "SAYS"}}
 	for _, g := range v.Generations {
 		row := []string{number(g.Generation), tidy(g.State), tidy(g.Build), "", number(g.Crashes)}
 		if g.Connections != nil {
 			row[3] = strconv.Itoa(*g.Connections)
 		}
 		if len(g.Workers) == 0 {
-			rows = append(rows, append(row, "", "", shortTime(g.Age), "", ""))
+			rows = append(rows, append(row, "", "", "", shortTime(g.Age), "", ""))
 		}
 		for _, w := range g.Workers {
 			memory := ""
 			if w.Memory > 0 {
 				memory = megabytes(w.Memory)
 			}
-			rows = append(rows, append(row, number(w.PID), tidy(w.State), shortTime(w.Age), memory, tidy(w.Says)))
-			row = make([]string, len(row))
+			slot := ""
+			if v.Wanted > 1 || len(g.Workers) > 1 {
+				slot = strconv.Itoa(w.Slot)
+			}
+			rows = append(rows, append(row, slot, number(w.PID), tidy(w.State), shortTime(w.Age), memory, tidy(w.Says)))
+			row = make([]string, len(row)) // of the next only what is its own
 		}
 	}
 	return rows

@@ -20,10 +20,10 @@ web: serving, up since 2026-11-23 11:24:10 UTC (1h), pid 4300, hotwrap 0.4.0
 program: ./web -v
 directory: /srv
 
-GENERATION  STATE     BUILD  CONNECTIONS  CRASHES  PID   WORKER    AGE  MEMORY  SAYS
-3           draining  b3     2                     4311  stopping  15m
-4           serving   b4     0            1        4398  ready     50s  85 MB   busy [31m
-5           ready     b5                           4400  ready     9s
+GENERATION  STATE     BUILD  CONNECTIONS  CRASHES  SLOT  PID   WORKER    AGE  MEMORY  SAYS
+3           draining  b3     2                     0     4311  stopping  15m
+4           serving   b4     0            1        0     4398  ready     50s  85 MB   busy [31m
+5           ready     b5                           0     4400  ready     9s
 
 LISTENER  ADDRESS             FD  QUEUE
 8080      tcp 127.0.0.1:8080  3   0 of 4096

@@ -312,3 +312,30 @@ func TestNoOverlapWorkers(t *testing.T) {
 	f.bring()
 	f.wantWorkers("1/0 ready", "1/1 ready")
 }
+
+// TestFailedKept: the limit of a failed generation is for those that were told to finish, not for those that still
+// serve; what one of these leaves behind has a limit of its own.
+func TestFailedKept(t *testing.T) {
+	f := several(t, 4, 2)
+	f.ask(askRestart, "SIGHUP")
+	f.bring()
+	f.advance(time.Second)
+	f.obey()
+	for serial := 7; serial <= 8; serial++ {
+		f.step(event{kind: evExec, serial: serial})
+	}
+	f.crash(2, 3)
+	f.wantWorkers("1/2 ready", "1/3 ready", "1/0 starting", "1/1 starting", "2/0 ready", "2/1 ready", "2/2 stopping")
+	f.advance(30 * time.Second)
+	f.step(event{kind: evChild})
+	f.wantWorkers("1/2 ready", "1/3 ready", "1/0 starting", "1/1 starting", "2/0 ready", "2/1 ready")
+	f.proc(f.s.generation(2).Workers[0].PID).lingers = true
+	f.crash(2, 0)
+	f.wantWorkers("1/2 ready", "1/3 ready", "1/0 starting", "1/1 starting", "2/0 stopping", "2/1 ready")
+	f.advance(29 * time.Second) // the predecessor's have a minute to get ready
+	f.bring()
+	f.wantWorkers("1/2 ready", "1/3 ready", "1/0 ready", "1/1 ready", "2/0 stopping", "2/1 stopping")
+	f.advance(time.Second)
+	f.step(event{kind: evChild})
+	f.wantWorkers("1/2 ready", "1/3 ready", "1/0 ready", "1/1 ready", "2/1 stopping")
+}
