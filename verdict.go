@@ -78,6 +78,7 @@ type verdict struct {
 	Predecessor  int           `json:"predecessor,omitempty"`
 	Serving      int           `json:"serving,omitempty"` // the generation that serves now
 	ServingBuild string        `json:"serving_build,omitempty"`
+	Again        int           `json:"again,omitempty"` // nothing serves, but this one is being started again
 	Stage        stage         `json:"stage,omitempty"`
 	Reason       string        `json:"reason,omitempty"`
 	Status       string        `json:"status,omitempty"` // of the worker that ended: "1", "SIGSEGV"
@@ -150,13 +151,21 @@ func (s *supervisor) taken(ev event) (r request, again bool) {
 	if ev.reply == nil {
 		return r, false
 	}
-	if i := slices.IndexFunc(s.Verdicts, func(v verdict) bool { return v.Request.ID == r.ID }); i >= 0 {
-		ev.reply <- s.Verdicts[i]
+	if s.given(r.ID, ev.reply) {
 		return r, true
 	}
 	again = s.waitsFor(r.ID)
 	s.await(r.ID, ev.reply)
 	return r, again
+}
+
+// given answers at once where the request of that id has its verdict.
+func (s *supervisor) given(id string, reply chan<- verdict) bool {
+	i := slices.IndexFunc(s.Verdicts, func(v verdict) bool { return v.Request.ID == id })
+	if i >= 0 {
+		reply <- s.Verdicts[i]
+	}
+	return i >= 0
 }
 
 // await lets reply hear of the verdict on the request of that id.
@@ -187,15 +196,13 @@ func (s *supervisor) waitsFor(id string) bool {
 // awaited is asked for the verdict on an earlier request; a result of "" is that nobody knows of it.
 func (s *supervisor) awaited(ev event) {
 	id := ev.request.ID
-	if i := slices.IndexFunc(s.Verdicts, func(v verdict) bool { return v.Request.ID == id }); i >= 0 {
-		ev.reply <- s.Verdicts[i]
-		return
-	}
-	if !s.waitsFor(id) {
+	switch {
+	case s.given(id, ev.reply):
+	case s.waitsFor(id):
+		s.await(id, ev.reply)
+	default:
 		ev.reply <- verdict{}
-		return
 	}
-	s.await(id, ev.reply)
 }
 
 // answer gives a request its verdict. g is the generation that carried it, nil if none did.
@@ -209,6 +216,11 @@ func (s *supervisor) answer(r request, res result, g *generation, reason string)
 		p = g
 	}
 	v.servedBy(p)
+	if res == failed && p == nil {
+		if i := slices.IndexFunc(s.Generations, func(g *generation) bool { return g.Fallback }); i >= 0 {
+			v.Again = s.Generations[i].Number
+		}
+	}
 	s.remember(v)
 }
 
@@ -243,11 +255,13 @@ func (s *supervisor) describe(v *verdict, g *generation) {
 	}
 }
 
-// remember keeps a verdict, and hands it to who waits for it. Each of those channels has room for it.
+// remember keeps a verdict, and hands it to who waits for it. Each of those channels has room for it. Those on restarts
+// are kept for longer than those on signals, which may come every minute.
 func (s *supervisor) remember(v verdict) {
 	s.Verdicts = append(s.Verdicts, v)
-	if n := len(s.Verdicts) - verdictsKept; n > 0 {
-		s.Verdicts = slices.Delete(s.Verdicts, 0, n)
+	if len(s.Verdicts) > verdictsKept {
+		oldest := max(0, slices.IndexFunc(s.Verdicts[:verdictsKept], func(v verdict) bool { return v.Result == signalled }))
+		s.Verdicts = slices.Delete(s.Verdicts, oldest, oldest+1)
 	}
 	for _, reply := range s.replies[v.Request.ID] {
 		reply <- v

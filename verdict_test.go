@@ -3,6 +3,8 @@ package main
 // This file proves that every request gets its verdict, and that nobody else does.
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -100,5 +102,43 @@ func TestSignalNobody(t *testing.T) {
 	}
 	if i := slices.IndexFunc(f.said, func(m message) bool { return strings.Contains(m.String(), "signal sent") }); i >= 0 {
 		f.fatalf("it says %q", f.said[i])
+	}
+}
+
+// TestVerdictsKept: the verdict on a restart is not pushed out by those on signals; of restarts the last are kept.
+func TestVerdictsKept(t *testing.T) {
+	f := started(t, defaultLimits())
+	first := f.s.Verdicts[0]
+	for i := range 2 * verdictsKept {
+		f.step(event{kind: evRequest, request: request{ID: fmt.Sprintf("signal %d", i), Ask: askReopen, Cause: "SIGUSR1"}})
+	}
+	if n := len(f.s.Verdicts); n != verdictsKept || f.s.Verdicts[0].Request.Cause != first.Request.Cause {
+		f.fatalf("%d verdicts, the first on %s", n, f.s.Verdicts[0].Request.Ask)
+	}
+	for range verdictsKept {
+		f.ask(askRestart, "SIGHUP")
+		f.prepared(errors.New("no"))
+	}
+	for _, v := range f.s.Verdicts {
+		if v.Request.Ask != askRestart {
+			f.fatalf("a verdict on %s is kept, one on a restart is not", v.Request.Ask)
+		}
+	}
+}
+
+// TestStopCrowd: whoever asks for the stop when too many wait for it hears so at once; the stop goes on.
+func TestStopCrowd(t *testing.T) {
+	f := started(t, defaultLimits())
+	for range pendingMost + 1 {
+		f.ask(askStop, "hotwrap stop")
+	}
+	last := fmt.Sprint(pendingMost + 1)
+	if f.answers[last] != failed || len(f.s.Stop.Requests) != pendingMost {
+		f.fatalf("verdict %q, %d wait", f.answers[last], len(f.s.Stop.Requests))
+	}
+	f.surveyed()
+	f.obey()
+	if !f.s.done() || f.answers["1"] != stopped {
+		f.fatalf("done %v, verdict %q", f.s.done(), f.answers["1"])
 	}
 }
