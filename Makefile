@@ -33,7 +33,7 @@ demo: build ## serve the demo program on 127.0.0.1:8080 (PORT=...), to be restar
 		exec bin/hotwrap -l 127.0.0.1:$(PORT) -- bin/echo'
 
 test: ## run all tests with the race detector
-	$(RACE) -shuffle=on ./...
+	$(RACE) -shuffle=on -timeout=20m ./...
 
 stress: ## run the end-to-end and state machine tests STRESS times (20)
 	$(RACE) -count=$(STRESS) -timeout=30m -run 'Script|Step' .

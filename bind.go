@@ -33,11 +33,23 @@ type listener struct {
 	backlog int
 	file    *socketFile  // the path, if we made it
 	watch   *listenWatch // where it is watched
+	dropped uint32       // datagrams that it had no room for, when that was asked last
 }
 
 func (l *listener) datagram() bool { return l.network == "udp" || l.network == "unixgram" }
-func (l *listener) stream() bool   { return !l.datagram() }
-func (l *listener) inet() bool     { return l.network == "tcp" || l.network == "udp" }
+
+// drops are the datagrams that l had no room for since it was asked last.
+func (l *listener) drops() int {
+	if l.network != "udp" {
+		return 0
+	}
+	before := l.dropped
+	l.dropped = droppedBy(l.fd)
+	return int(l.dropped - before)
+}
+
+func (l *listener) stream() bool { return !l.datagram() }
+func (l *listener) inet() bool   { return l.network == "tcp" || l.network == "udp" }
 
 // host is the address without its port, an IPv6 one without brackets; of a unix socket the path.
 func (l *listener) host() string {
@@ -304,6 +316,11 @@ func (s listenSpec) setOptions(fd, family, backlog int) error {
 	if s.tcp() {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
+		}
+	}
+	if s.rcvbuf > 0 {
+		if err := setReceiveBuffer(fd, s.rcvbuf); err != nil {
+			return fmt.Errorf("cannot set %q: %w", "rcvbuf", err)
 		}
 	}
 	return s.setLinuxOptions(fd, family, backlog)

@@ -63,6 +63,32 @@ func (s listenSpec) setLinuxOptions(fd, family, backlog int) error {
 	return nil
 }
 
+// setReceiveBuffer lets so many bytes wait in a socket. Without CAP_NET_ADMIN there may be no more than a sysctl says, and
+// setsockopt(2) cuts silently what is more; it doubles what it takes, for its own bookkeeping (socket(7)).
+func setReceiveBuffer(fd, size int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size) == nil {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size); err != nil {
+		return err
+	}
+	got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err == nil && got/2 < size {
+		err = fmt.Errorf("it may have %d bytes at most: raise net.core.rmem_max", got/2)
+	}
+	return err
+}
+
+// droppedBy is how many datagrams a socket had no room for, ever: SO_MEMINFO, Linux 4.12. The eight numbers before it are
+// as long as those before Lost in tcp_info, for which package unix has a call.
+func droppedBy(fd int) uint32 {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_SOCKET, unix.SO_MEMINFO)
+	if err != nil {
+		return 0
+	}
+	return info.Lost
+}
+
 // bindClosed binds fd to a path that nobody may connect to yet: the mode of the new file is the mode of the socket's own
 // inode less the umask (unix_bind_bsd in net/unix/af_unix.c), and a umask would be the whole process's.
 func bindClosed(fd int, path string) error {

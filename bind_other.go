@@ -30,6 +30,14 @@ func (s listenSpec) protocol() int {
 // setLinuxOptions has nothing to set: parseListen refused them.
 func (s listenSpec) setLinuxOptions(int, int, int) error { return nil }
 
+// setReceiveBuffer lets so many bytes wait in a socket.
+func setReceiveBuffer(fd, size int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
+}
+
+// droppedBy is unknown here.
+func droppedBy(int) uint32 { return 0 }
+
 // bindClosed binds fd to a path that nobody may connect to yet. Only a umask can do that here.
 func bindClosed(fd int, path string) error {
 	old := unix.Umask(0o777)

@@ -80,6 +80,7 @@ func TestParseListen(t *testing.T) {
 		{"/run/a=b.sock", "/run/a=b.sock"},
 		{"unix:a=b", "unix:a=b"},
 		{"80,backlog=5", ":80,backlog=5"},
+		{"udp:80,rcvbuf=65536", "udp::80,rcvbuf=65536"},
 		{"80,fd=5,nonblock,backlog=7", ":80,backlog=7,nonblock,fd=5"},
 		{"80,fd=0", ":80,fd=0"},
 		{"80,v6only", ":80,v6only"},
@@ -166,6 +167,8 @@ func TestParseListenRefuses(t *testing.T) {
 		{"80,backlog=0", `option "backlog": "0" is not a number from 1`},
 		{"80,backlog=99999999999", `option "backlog": "99999999999" is not a number from 1`},
 		{"udp:80,backlog=1", `option "backlog" is for stream sockets only`},
+		{"udp:80,rcvbuf=1M", `option "rcvbuf": "1M" is not a number from 1`},
+		{"unixgram:/a,rcvbuf=1", `option "rcvbuf" is for tcp and udp only`},
 		{"unixgram:/a,backlog=1", `option "backlog" is for stream sockets only`},
 		{"fd:4,nonblock", `option "nonblock" is for sockets that hotwrap opens only`},
 		{"80,fd=2", `option "fd": 1 and 2 are the program's output`},
@@ -529,6 +532,32 @@ func shutDown(t *testing.T, l *listener, how int) {
 	defer unix.Close(fd)
 	if err := unix.Shutdown(fd, how); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Datagrams that nobody reads yet are kept as far as the receive buffer goes.
+func TestReceiveBuffer(t *testing.T) {
+	kept := func(spec string) (n int) {
+		l := opened(t, spec)[0]
+		c, err := net.Dial("udp", l.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range 2000 {
+			if _, err := c.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for buf := make([]byte, 8); ; n++ {
+			if _, _, err := unix.Recvfrom(l.fd, buf, unix.MSG_DONTWAIT); err != nil {
+				return n
+			}
+		}
+	}
+	small, large := kept("udp:127.0.0.1:0,rcvbuf=16384"), kept("udp:127.0.0.1:0,rcvbuf=131072")
+	if small == 0 || large < 4*small {
+		t.Errorf("%d datagrams were kept in 16 KiB, %d in 128 KiB", small, large)
 	}
 }
 

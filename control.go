@@ -65,8 +65,8 @@ func newControl(post func(event) bool, h *hub, f facts) *control {
 // serve answers on l. On a socket that only looks, nothing can be asked for.
 func (c *control) serve(l net.Listener, group int, only bool) {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", c.inTurn(make(chan struct{}, 1), c.identify)) // no command waits for another's long look
 	turn := make(chan struct{}, 1)
-	mux.HandleFunc("GET /{$}", c.inTurn(turn, c.identify))
 	mux.HandleFunc("GET /status", c.inTurn(turn, c.status))
 	mux.HandleFunc("GET /metrics", c.inTurn(turn, c.metrics))
 	mux.HandleFunc("GET /events", c.events(make(chan struct{}, controlHearers)))
@@ -389,10 +389,12 @@ func (c *control) outcome(r request, v verdict) (code int, what any) {
 			Text: fmt.Sprintf("cannot %s: the id %q is that of a %s", viewAsk(r.Ask), r.ID, viewAsk(v.Request.Ask)),
 			Hint: "each request has an id of its own; without one it gets one",
 		}
-	case v.done():
-		return http.StatusOK, c.view(v)
 	}
-	return http.StatusConflict, c.view(v)
+	view := c.view(v)
+	if view.status() != exitDone {
+		return http.StatusConflict, view
+	}
+	return http.StatusOK, view
 }
 
 // view is a verdict as clients see it; with one on a failure come the program's last words.
@@ -436,15 +438,20 @@ func (c *control) stream(w http.ResponseWriter, r *http.Request, ev event, verdi
 			for len(lines) > 0 { // what was said before it
 				s.say(<-lines)
 			}
-			_, last := c.outcome(ev.request, v)
-			if view, ok := last.(verdictView); ok {
-				last = map[string]any{"verdict": view}
-			}
-			return s.write(string(compactJSON(last)) + "\n")
+			return s.write(c.lastLine(ev.request, v))
 		case <-r.Context().Done():
 			return false
 		}
 	}
+}
+
+// lastLine is what a stream ends with.
+func (c *control) lastLine(r request, v verdict) string {
+	_, last := c.outcome(r, v)
+	if view, ok := last.(verdictView); ok {
+		last = map[string]any{"verdict": view}
+	}
+	return string(compactJSON(last)) + "\n"
 }
 
 // signal handles POST /signal.

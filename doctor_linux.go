@@ -104,10 +104,21 @@ func (c *patient) admit(user *credential) (err error) {
 	_ = report.SetReadDeadline(began.Add(lookPatience))
 	text, err := io.ReadAll(report) // it ends when exec has closed the other end
 	c.took = time.Since(began)
-	if err == nil && len(text) > 0 {
-		err = patientError(string(text))
+	if err == nil {
+		err = patientError(text)
 	}
 	return err
+}
+
+// patientError is what a shim's report says went wrong.
+func patientError(report []byte) error {
+	switch begun, doing, errno := reported(report); {
+	case !begun:
+		return errors.New("its process ended before it became the program")
+	case doing != "":
+		return fmt.Errorf("cannot %s: %w", doing, errno)
+	}
+	return nil
 }
 
 // start forks it.
@@ -121,13 +132,6 @@ func (c *patient) start(user *credential, files []uintptr) (err error) {
 	}
 	c.pid, err = fork(spec.Args(shim.Mark), []string{"PATH=/usr/bin:/bin"}, files, &syscall.SysProcAttr{Setpgid: true})
 	return err
-}
-
-// patientError reads what a shim reports: errno, and what it was doing.
-func patientError(text string) error {
-	number, doing, _ := strings.Cut(text, " ")
-	n, _ := strconv.Atoi(number)
-	return fmt.Errorf("cannot %s: %w", doing, syscall.Errno(n))
 }
 
 // end lets it end, and waits for that.
@@ -388,15 +392,11 @@ func parseLimit(text []byte, name string) (n uint64, limited, ok bool) {
 	return 0, false, false
 }
 
-func limitText(n uint64, limited bool, noun string) string {
-	plural := noun + "s"
-	if strings.HasSuffix(noun, "s") {
-		plural = noun + "es"
-	}
+func limitText(n uint64, limited bool, word string) string {
 	if !limited {
-		return "any number of " + plural
+		return "any number of " + noun(0, word)
 	}
-	return strconv.FormatUint(n, 10) + " " + plural
+	return strconv.FormatUint(n, 10) + " " + noun(int(min(n, 2)), word)
 }
 
 // backlog is how many clients wait while nobody accepts.

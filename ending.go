@@ -192,7 +192,9 @@ func (s *supervisor) died(g *generation, w *worker) {
 			}
 			return
 		}
-		s.failWorker(g, w, w.obituary(s.world.now())+s.fellWhen(w), w.exitCode())
+		advice := s.advice(g)
+		s.failWorker(g, w, w.obituary(s.world.now())+s.fellWhen(w)+s.withheld(g, w), w.exitCode())
+		s.hintAt(advice)
 	case genReady:
 		s.failWorker(g, w, w.obituary(s.world.now())+", while baking", w.exitCode())
 	case genServing:
@@ -288,7 +290,12 @@ func (s *supervisor) crashed(g *generation, w *worker) {
 			return
 		}
 	}
-	sl := &g.Slots[w.Slot]
+	s.again(g, w, text)
+}
+
+// again has the slot of a worker that crashed filled again, or gives it up. text is what happened.
+func (s *supervisor) again(g *generation, w *worker, text string) {
+	now, sl := s.world.now(), &g.Slots[w.Slot]
 	if w.Ready != 0 && now.since(w.Ready) >= steadyTime {
 		sl.Failures = 0
 	}

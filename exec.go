@@ -40,6 +40,13 @@ type exitStatus struct {
 
 func (e exitStatus) ok() bool { return e == exitStatus{} }
 
+func howEnded(ws syscall.WaitStatus) exitStatus {
+	if ws.Signaled() {
+		return exitStatus{Signal: ws.Signal(), Core: ws.CoreDump()}
+	}
+	return exitStatus{Code: ws.ExitStatus()}
+}
+
 // shell is the status as a shell's $? has it: 128+N for a death by signal N.
 func (e exitStatus) shell() int {
 	if e.Signal != 0 {
@@ -85,10 +92,8 @@ func reapAll() []death {
 		case err == syscall.EINTR:
 		case err != nil || pid == 0:
 			return all
-		case ws.Exited():
-			all = append(all, death{pid, exitStatus{Code: ws.ExitStatus()}})
-		case ws.Signaled():
-			all = append(all, death{pid, exitStatus{Signal: ws.Signal(), Core: ws.CoreDump()}})
+		case ws.Exited(), ws.Signaled():
+			all = append(all, death{pid, howEnded(ws)})
 		}
 	}
 }
@@ -188,6 +193,7 @@ type image struct {
 	Dir        int            `json:"dir"` // of the directory
 	real       string         // the path without symlinks
 	script     bool           // starts with #!
+	advice     advice         // on the launcher that it is started by
 	stat       unix.Stat_t    // of the executable when it was read
 	env        []string       // kept out of every written form, as the next: values may be secrets
 	set        []string       // -e, on top of that
@@ -252,6 +258,7 @@ func (p *program) fill(img *image, generation int, like *image) error {
 	if err := p.readHead(img, like); err != nil {
 		return err
 	}
+	img.advice = advise(img.Argv, p.dir)
 	if img.StopSignal = p.stopSignal; img.StopSignal == 0 {
 		img.StopSignal = stopSignalFor(img.Argv)
 	}
@@ -571,7 +578,7 @@ func readReport(f io.Reader, img *image) error {
 	if err != nil {
 		return nil //nolint:nilerr // it was closed here: nobody asks any more
 	}
-	text, begun := strings.CutPrefix(string(all), shim.Begun)
+	begun, doing, errno := reported(all)
 	switch {
 	case !begun: // killed, or it found no memory or no thread for itself
 		cause := errors.New("its process ended before it became the program")
@@ -579,13 +586,8 @@ func readReport(f io.Reader, img *image) error {
 			cause = fmt.Errorf("%w (%s)", cause, limit)
 		}
 		return cannotStart(img.Argv[0], cause)
-	case text == "":
+	case doing == "":
 		return nil
-	}
-	number, doing, _ := strings.Cut(text, " ")
-	n, _ := strconv.Atoi(number)
-	errno := syscall.Errno(n)
-	switch {
 	case doing != "execute":
 		return fmt.Errorf("cannot %s: %w", doing, limited(errno))
 	case errno == syscall.ENOENT && img.script:
@@ -595,6 +597,15 @@ func readReport(f io.Reader, img *image) error {
 	default:
 		return cannotStart(img.Argv[0], limited(errno)) // EAGAIN: too many processes of that user, execve(2)
 	}
+}
+
+// reported reads what a shim says: whether it was itself once, and, unless it has become the program, what it was doing and
+// errno.
+func reported(all []byte) (begun bool, doing string, errno syscall.Errno) {
+	text, begun := strings.CutPrefix(string(all), shim.Begun)
+	number, doing, _ := strings.Cut(text, " ")
+	n, _ := strconv.Atoi(number)
+	return begun, doing, syscall.Errno(n)
 }
 
 // execMain is `hotwrap exec -- PROGRAM`: inside a script it stamps LISTEN_PID anew, for launchers that

@@ -143,7 +143,18 @@ func headerOfELF(f io.ReaderAt, head []byte, size int64) headerWord {
 	if _, err := f.ReadAt(table, phoff); err != nil {
 		return headerBroken
 	}
-	for ; len(table) > 0; table = table[phsize:] {
+	switch {
+	case !loads(table, int(phsize), size, order, wide):
+		return headerBroken
+	case shoff+shsize*shnum > size:
+		return headerOdd
+	}
+	return headerWhole
+}
+
+// loads tells whether all segments that are to be loaded are in a file of that size.
+func loads(table []byte, entry int, size int64, order binary.ByteOrder, wide bool) bool {
+	for ; len(table) > 0; table = table[entry:] {
 		var end int64
 		if wide {
 			end = int64(order.Uint64(table[8:]) + order.Uint64(table[32:]))
@@ -151,11 +162,8 @@ func headerOfELF(f io.ReaderAt, head []byte, size int64) headerWord {
 			end = int64(order.Uint32(table[4:])) + int64(order.Uint32(table[16:]))
 		}
 		if order.Uint32(table) == 1 && (end < 0 || end > size) { // PT_LOAD
-			return headerBroken
+			return false
 		}
 	}
-	if shoff+shsize*shnum > size {
-		return headerOdd
-	}
-	return headerWhole
+	return true
 }

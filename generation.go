@@ -86,17 +86,19 @@ type worker struct {
 	ExecErr   string        `json:"exec_error,omitempty"`
 	ExecCode  int           `json:"exec_code,omitempty"` // hotwrap's exit status for that
 	ExecErrno int           `json:"exec_errno,omitempty"`
-	Watched   []string      `json:"watched,omitempty"` // listeners that it was seen to watch
-	Blame     string        `json:"blame,omitempty"`   // why hotwrap ended it, if not in order
-	Server    int           `json:"server,omitempty"`  // the process that serves, behind launchers
-	Habit     int           `json:"habit,omitempty"`   // the stop signal of what it was seen to run, where that has one of its own
-	Asked     int           `json:"asked,omitempty"`   // it was told to finish, the launchers before it were not
-	Goad      instant       `json:"goad,omitempty"`    // they are then: it has ended, and they have not
-	Strays    []int         `json:"strays,omitempty"`  // groups of what left its group, and outlived its leader
-	Search    instant       `json:"search,omitempty"`  // they are looked for until then
-	Says      string        `json:"says,omitempty"`    // its last STATUS=
-	Closed    bool          `json:"closed,omitempty"`  // told to finish, it has let go of all listeners
-	Word      string        `json:"word,omitempty"`    // by which way it said that it is ready
+	Watched   []string      `json:"watched,omitempty"`   // listeners that it was seen to watch
+	Blame     string        `json:"blame,omitempty"`     // why hotwrap ended it, if not in order
+	Server    int           `json:"server,omitempty"`    // the process that serves, behind launchers
+	Habit     int           `json:"habit,omitempty"`     // the stop signal of what it was seen to run, where that has one of its own
+	Asked     int           `json:"asked,omitempty"`     // it was told to finish, the launchers before it were not
+	Goad      instant       `json:"goad,omitempty"`      // they are then: it has ended, and they have not
+	Strays    []int         `json:"strays,omitempty"`    // groups of what left its group, and outlived its leader
+	Elsewhere []string      `json:"elsewhere,omitempty"` // where it listens, which is none of the listeners
+	Withheld  string        `json:"withheld,omitempty"`  // who did not hand the listeners on, and to whom
+	Search    instant       `json:"search,omitempty"`    // they are looked for until then
+	Says      string        `json:"says,omitempty"`      // its last STATUS=
+	Closed    bool          `json:"closed,omitempty"`    // told to finish, it has let go of all listeners
+	Word      string        `json:"word,omitempty"`      // by which way it said that it is ready
 }
 
 // slot is the place of one worker in its generation, over all its respawns.

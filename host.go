@@ -127,6 +127,9 @@ func (h *host) setUp(cfg *config) error {
 		return err
 	}
 	h.limits = cfg.limits(h.program.listeners)
+	if l := cfg.unshared(h.program.listeners); l != nil {
+		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
+	}
 	h.limits.heartbeat = watchdogInterval(environ)
 	if cfg.http != "" {
 		if h.http, err = listenHTTP(cfg.http); err != nil {
@@ -399,6 +402,9 @@ func (h *host) answer(v verdict) { h.hub.verdict(viewVerdict(v, clock(), time.No
 // prepare pins the image of a generation, and looks once more at its predecessor, which must be matched.
 // An old image, if given, is pinned once more instead.
 func (h *host) prepare(g, predecessor *generation, old *image) {
+	for _, l := range h.open() {
+		_ = l.drops() // what the predecessor did not read in time is its own
+	}
 	number, overlap := g.Number, h.limits.overlap
 	var pids, serials []int
 	var like *image
@@ -607,6 +613,7 @@ func (h *host) disk(g *generation) diskState { return g.Image.disk(h.program.dir
 // promote lets g be killed for memory no sooner than anybody else: its processes had a raised score
 // while they were on trial.
 func (h *host) promote(g *generation) {
+	h.sayDrops()
 	own, err := oomScoreAdj(os.Getpid())
 	if err != nil || g.Number == 1 {
 		return
@@ -622,6 +629,15 @@ func (h *host) promote(g *generation) {
 			}
 		}
 	}()
+}
+
+// sayDrops tells of the datagrams that came while nobody read, and found no room.
+func (h *host) sayDrops() {
+	for _, l := range h.open() {
+		if n := l.drops(); n > 0 && !h.limits.overlap {
+			h.say(warning("%s to %q lost in the gap: its receive buffer was full; rcvbuf= makes room", count(n, "datagram"), l.name))
+		}
+	}
 }
 
 // forget ends the sources of a worker that is gone.
@@ -710,27 +726,58 @@ func inodesOf(wanted map[uint64]string) []uint64 {
 // another user's process, but a helper with that user's id can.
 func (h *host) look(w *worker, helped bool) {
 	serial, pid, last, wanted := w.Serial, w.PID, w.State == workerReady, h.wanted()
+	starting, slow := w.State == workerStarting, w.Pause >= lookElsewhere
 	see := func() view { return look(pid, inodesOf(wanted)) }
 	if helped && h.program.user != nil {
 		see = h.program.lookAsUser(pid, inodesOf(wanted))
 	}
-	chosen := h.program.stopSignal != 0
+	chosen, ls := h.program.stopSignal != 0, h.listeners()
 	go func() {
 		h.lookers <- struct{}{}
 		v := see()
+		if starting && slow && len(v.watches) < len(wanted) {
+			v.busy(accepted(v.pids, ls))
+		}
 		<-h.lookers
 		seen := sightOf(v, wanted)
-		if v.watcher != 0 {
+		seen.gone = len(v.pids) == 0
+		switch {
+		case v.watcher != 0:
 			seen.server, seen.behind = serverOf(pid, v.watcher)
 			if !chosen {
 				seen.stop = int(stopSignalOf(runningName(seen.server)))
 			}
+			seen.stamped = seen.behind.name == "" || stamped(v.watcher)
+		case starting:
+			seen.by, seen.deprived = deprived(v.pids, wanted)
 		}
-		if last {
+		if last || starting && slow { // a list of all that listens on this machine
 			seen.others = otherListeners(v.pids, inodesOf(wanted))
+		}
+		if seen.by != "" && len(seen.others) > 0 && len(otherListeners(holders(v.pids, wanted), inodesOf(wanted))) > 0 {
+			seen.by = "" // who listens elsewhere has them: it is no launcher
 		}
 		h.post(event{kind: evLook, serial: serial, sight: seen})
 	}()
+}
+
+// busy takes listeners from which a process has accepted for watched ones.
+func (v *view) busy(by map[uint64]int) {
+	for inode, pid := range by {
+		if v.watches == nil {
+			v.watches = map[uint64]bool{}
+		}
+		v.watches[inode] = true
+		v.watcher = cmp.Or(v.watcher, pid)
+	}
+}
+
+// listeners are copies, for goroutines: a repair changes the inode.
+func (h *host) listeners() (ls []*listener) {
+	for _, l := range h.program.listeners {
+		ls = append(ls, &listener{name: l.name, network: l.network, addr: l.addr, inode: l.inode})
+	}
+	return ls
 }
 
 func sightOf(v view, wanted map[uint64]string) sight {
@@ -760,11 +807,7 @@ func (h *host) search(w *worker, known []int) bool {
 
 // survey counts the connections of a generation.
 func (h *host) survey(g *generation) {
-	number := g.Number
-	var ls []*listener // copies: a repair changes the inode
-	for _, l := range h.program.listeners {
-		ls = append(ls, &listener{name: l.name, network: l.network, addr: l.addr, inode: l.inode})
-	}
+	number, ls := g.Number, h.listeners()
 	var leaders []int
 	for _, w := range g.Workers {
 		leaders = append(leaders, w.PID)

@@ -309,18 +309,11 @@ func whole(d time.Duration) string {
 
 // headline is the truth in one line: "14,210 requests, 3 restarts, 0 lost".
 func (r *trialReport) headline() string {
-	text := fmt.Sprintf("%s, %s, %s lost", thousands(r.Requests)+noun(r.Requests, " request"), count(r.Restarts, "restart"), thousands(r.Lost))
+	restarts := count(r.Restarts, "restart")
 	if r.Failed > 0 {
-		text = fmt.Sprintf("%s, %d of %s failed, %s lost", thousands(r.Requests)+noun(r.Requests, " request"), r.Failed, count(r.Restarts, "restart"), thousands(r.Lost))
+		restarts = fmt.Sprintf("%d of %s failed", r.Failed, restarts)
 	}
-	return text
-}
-
-func noun(n int, word string) string {
-	if n == 1 {
-		return word
-	}
-	return word + "s"
+	return fmt.Sprintf("%s %s, %s, %s lost", thousands(r.Requests), noun(r.Requests, "request"), restarts, thousands(r.Lost))
 }
 
 // thousands writes 14210 as 14,210.
@@ -368,10 +361,12 @@ func wordKinds(lost map[string]int) string {
 	return strings.Join(words, ", ")
 }
 
-// manuals are the parts of docs/programs.md, by interpreter.
+// manuals are the parts of docs/programs.md, by program or interpreter.
 var manuals = map[string]string{
 	"node": "node", "nodejs": "node", "deno": "node", "bun": "node", "tsx": "node",
 	"python": "python-asyncio", "pypy": "python-asyncio", "ruby": "ruby", "go": "go",
+	"gunicorn": "gunicorn", "uvicorn": "uvicorn", "nginx": "nginx", "haproxy": "haproxy", "lighttpd": "lighttpd",
+	"uwsgi": "uwsgi", "uwsgi-core": "uwsgi", "uwsgi_python": "uwsgi", "php-fpm": "php-fpm", "puma": "puma",
 }
 
 const manualForAll = "how-to-drain"

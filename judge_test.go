@@ -167,7 +167,8 @@ func TestManualFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"/usr/bin/node": "node", "/opt/python3.12": "python-asyncio", script: "python-asyncio", self: "go", "/usr/sbin/nginx": manualForAll, "": manualForAll,
+		"/usr/bin/node": "node", "/opt/python3.12": "python-asyncio", script: "python-asyncio", self: "go", "/usr/sbin/nginx": "nginx", "/usr/sbin/php-fpm8.2": "php-fpm",
+		"/usr/bin/uwsgi_python3": "uwsgi", "/usr/sbin/squid": manualForAll, "": manualForAll,
 	} {
 		if got := manualFor(path); got != want {
 			t.Errorf("%q: got %s, want %s", path, got, want)

@@ -69,13 +69,19 @@ func groupEmpty(pgid int) bool { return pgid <= 1 || unix.Kill(-pgid, 0) == unix
 func ownsTree(root, pid int) bool { return root == pid }
 
 // serverOf knows no descendants.
-func serverOf(leader, _ int) (pid int, behind string) { return leader, "" }
+func serverOf(leader, _ int) (pid int, behind launcherSeen) { return leader, launcherSeen{} }
 
 // runningName is not known.
 func runningName(int) string { return "" }
 
 // strays cannot be found.
 func strays([]int) []int { return nil }
+
+func holders([]int, map[uint64]string) []int { return nil }
+
+func stamped(int) bool { return true }
+
+func deprived([]int, map[uint64]string) (by, who string) { return "", "" }
 
 func straysOf([]int, string, map[uint64]string) []int { return nil }
 
@@ -99,6 +105,8 @@ func portHolder(string, netip.AddrPort) (holder, bool) { return holder{}, false 
 func pathHolder(string) (holder, bool) { return holder{}, false }
 
 func memoryUse([]int) uint64 { return 0 }
+
+func accepted([]int, []*listener) map[uint64]int { return nil }
 
 func memoryRoom() (room uint64, where string, ok bool) { return 0, "", false }
 

@@ -39,6 +39,7 @@ type listenSpec struct {
 	source  int    // fd:N
 
 	backlog               int         // 0: the system's maximum
+	rcvbuf                int         // bytes of the receive buffer, 0: the system's default
 	mode                  fs.FileMode // of a socket file
 	user, group           string
 	device                string
@@ -272,6 +273,7 @@ type descriptor int
 // listenOptions are in the order in which String writes them.
 var listenOptions = []listenOption{
 	{"backlog", "stream sockets", listenSpec.listens, false, func(s *listenSpec) any { return &s.backlog }},
+	{"rcvbuf", "tcp and udp", listenSpec.inet, false, func(s *listenSpec) any { return &s.rcvbuf }},
 	{"mode", "unix socket paths", listenSpec.file, false, func(s *listenSpec) any { return &s.mode }},
 	{"user", "unix socket paths", listenSpec.file, false, func(s *listenSpec) any { return &s.user }},
 	{"group", "unix socket paths", listenSpec.file, false, func(s *listenSpec) any { return &s.group }},

@@ -255,9 +255,6 @@ func (cfg *config) validate() error {
 		return nil
 	}
 	cfg.fillIn()
-	if cfg.logFormat != "text" && cfg.logFormat != "json" {
-		return usage("--log-format %q: it is text or json", cfg.logFormat)
-	}
 	for _, kv := range cfg.env {
 		if key, _, ok := strings.Cut(kv, "="); !ok || key == "" {
 			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it; file names are for --watch='**/*.EXT'"}
@@ -268,9 +265,6 @@ func (cfg *config) validate() error {
 	}
 	if cfg.surge.n > 0 && cfg.noOverlap {
 		return usage("--surge and --no-overlap: without overlap no worker more than --workers runs")
-	}
-	if cfg.quiet && cfg.verbose {
-		return usage("--quiet and --verbose: it is one or the other")
 	}
 	if err := cfg.checkWatch(); err != nil {
 		return err
@@ -318,8 +312,14 @@ func (cfg *config) checkWatch() error {
 	return nil
 }
 
-// checkOutput checks what becomes of the program's output.
+// checkOutput checks what is written, by hotwrap and by the program.
 func (cfg *config) checkOutput() error {
+	if cfg.logFormat != "text" && cfg.logFormat != "json" {
+		return usage("--log-format %q: it is text or json", cfg.logFormat)
+	}
+	if cfg.quiet && cfg.verbose {
+		return usage("--quiet and --verbose: it is one or the other")
+	}
 	if cfg.logFile != "" && cfg.capture {
 		return &usageError{"--log-file and --capture: it is one or the other", "--capture writes to hotwrap's own standard output and error"}
 	}
@@ -348,15 +348,24 @@ func (cfg *config) limits(listeners []*listener) limits {
 		hooks: cfg.hooks,
 	}
 	for _, ls := range listeners {
-		l.listeners = append(l.listeners, ls.name)
-		if ls.datagram() && !cfg.overlapSet {
-			l.overlap = false // two readers of one UDP socket would split its datagrams at random
-		}
+		l.listeners, l.addresses = append(l.listeners, ls.name), append(l.addresses, shortAddr(ls.addr, ""))
 	}
+	l.overlap = l.overlap && cfg.unshared(listeners) == nil
 	if cfg.stdin && !cfg.overlapSet {
 		l.overlap = false // a terminal has one owner
 	}
 	return l
+}
+
+// unshared is the listener for which restarts do not overlap, unless they were asked to: two readers of one UDP socket
+// would split its datagrams at random. nil is none.
+func (cfg *config) unshared(listeners []*listener) *listener {
+	for _, l := range listeners {
+		if l.datagram() && !cfg.overlapSet {
+			return l
+		}
+	}
+	return nil
 }
 
 // --- options

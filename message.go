@@ -219,11 +219,17 @@ func brief(d time.Duration) string {
 }
 
 // count writes "1 connection", "3 connections".
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
+func count(n int, word string) string { return strconv.Itoa(n) + " " + noun(n, word) }
+
+// noun is a word as it follows that number.
+func noun(n int, word string) string {
+	switch {
+	case n == 1:
+		return word
+	case strings.HasSuffix(word, "s"):
+		return word + "es"
 	}
-	return strconv.Itoa(n) + " " + noun + "s"
+	return word + "s"
 }
 
 // nameConnections names the first few connections that a drain waits for, the busiest first.

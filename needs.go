@@ -15,6 +15,11 @@ import (
 	"time"
 )
 
+const (
+	astrayAfter  = 2 * time.Second // from a start to the warning that the program listens elsewhere
+	launcherHint = "launcher"      // among what was hinted at
+)
+
 // wants is what a new worker of g must show. A successor must do what its predecessor was seen to do.
 func (s *supervisor) wants(g *generation, slot int) needs {
 	told, listens := s.mustTell(g, slot), len(s.limits.listeners) > 0 && !g.Blind
@@ -236,6 +241,7 @@ func (s *supervisor) looked(ev event) {
 		w.Server = 0
 	}
 	w.Habit = cmp.Or(ev.sight.stop, w.Habit)
+	s.launched(ev.sight)
 	switch w.State {
 	case workerStarting:
 		s.lookedStarting(g, w, ev.sight)
@@ -244,6 +250,21 @@ func (s *supervisor) looked(ev event) {
 	case workerStopping:
 		s.lookedClosing(w, ev.sight)
 	case workerKilling, workerExited:
+	}
+}
+
+// launched warns, once, of what stands between hotwrap and a server.
+func (s *supervisor) launched(see sight) {
+	name := see.behind.name
+	if name == "" || slices.Contains(s.Hinted, launcherHint) {
+		return
+	}
+	s.Hinted = append(s.Hinted, launcherHint)
+	switch {
+	case slices.Contains(inits, name):
+		s.say(warning("%s stands between hotwrap and the program", name).end("%s", see.behind.remedy))
+	case !see.stamped:
+		s.say(warning("%s stands between hotwrap and the program, so LISTEN_PID is not the program's", name).end("%s", see.behind.remedy))
 	}
 }
 
@@ -272,6 +293,95 @@ func (s *supervisor) lookedStarting(g *generation, w *worker, see sight) {
 	default:
 		w.Look = now.add(w.Pause)
 		w.Pause = min(w.Pause+w.Pause/4, lookLongest)
+		switch {
+		case see.by != "":
+			w.Withheld = see.by + " passed none of its descriptors on to " + see.deprived
+		case len(see.others) > 0: // by one that has them
+			w.Withheld = ""
+		}
+		if w.Pause > lookElsewhere && see.blind == "" && !see.gone {
+			w.Elsewhere = see.others
+		}
+		s.astray(g, w, now)
+	}
+}
+
+// astray warns of a program that listens elsewhere and not where it should, long before that is an error.
+func (s *supervisor) astray(g *generation, w *worker, now instant) {
+	if text := s.elsewhere(g, w); text != "" && now.since(w.Started) >= astrayAfter && !slices.Contains(s.Hinted, text) {
+		s.Hinted = append(s.Hinted, text)
+		s.say(warning("generation %d is not ready: %s", g.Number, text))
+	}
+}
+
+// elsewhere says where w listens, if it does, and where it should.
+func (s *supervisor) elsewhere(g *generation, w *worker) string {
+	lacks := s.unwatched(g, w)
+	if w.Needs&needWatch == 0 || len(lacks) == 0 || len(w.Elsewhere) == 0 {
+		return ""
+	}
+	var should []string
+	for _, name := range lacks {
+		if i := slices.Index(s.limits.listeners, name); i >= 0 && i < len(s.limits.addresses) {
+			should = append(should, s.limits.addresses[i])
+		}
+	}
+	const shown = 3
+	var there []string
+	for _, addr := range w.Elsewhere[:min(len(w.Elsewhere), shown)] {
+		there = append(there, shortAddr(addr, "*"))
+	}
+	return fmt.Sprintf("it listens on %s, not on %s", strings.Join(there, ", "), strings.Join(should[:min(len(should), shown)], ", "))
+}
+
+// shortAddr writes an address as a person does; all stands for every address of the machine.
+func shortAddr(addr, all string) string {
+	for _, any := range []string{"[::]", "0.0.0.0"} {
+		if port, ok := strings.CutPrefix(addr, any+":"); ok {
+			return all + ":" + port
+		}
+	}
+	return addr
+}
+
+// withheld says what is certain about descriptors that did not reach the program.
+func (s *supervisor) withheld(g *generation, w *worker) string {
+	if s.model(g) != nil || len(s.limits.listeners) == 0 || len(w.Watched) > 0 || g.Image == nil {
+		return ""
+	}
+	if a := g.Image.advice; a.closes {
+		return "; " + a.launcher + " passes no descriptors on, so the program has no listener"
+	}
+	return ""
+}
+
+// advice is what to do about a generation that fails: what stands before the program is to blame, or how it is used.
+func (s *supervisor) advice(g *generation) string {
+	if g.Image == nil || len(s.limits.listeners) == 0 || !slices.ContainsFunc(g.Workers, func(w *worker) bool { return len(w.Watched) == 0 }) {
+		return ""
+	}
+	w, a := g.Workers[0], g.Image.advice
+	switch {
+	case s.model(g) != nil && !a.locks:
+		return ""
+	case a.closes || a.locks:
+		return a.remedy
+	case w.Withheld != "":
+		return w.Withheld + ": if that is the program, start it without the other"
+	case a.launcher != "":
+		return "behind " + a.launcher + " LISTEN_PID is not the program's: " + a.remedy
+	case len(w.Elsewhere) > 0:
+		return "a program must accept on the descriptor it is given: LISTEN_FDS, or {fd} among its arguments"
+	case w.Reaped && w.Status.Code != 0:
+		return "if it found its address in use: hotwrap holds it, and gives it to the program as a descriptor: LISTEN_FDS, or {fd} among its arguments"
+	}
+	return ""
+}
+
+func (s *supervisor) hintAt(text string) {
+	if text != "" && !slices.Contains(s.Hinted, text) {
+		s.Hinted = append(s.Hinted, text)
+		s.say(hint("%s", text))
 	}
 }
 
@@ -298,16 +408,12 @@ func lacking(all, have []string) (lacks []string) {
 	return lacks
 }
 
-// deaf tells whether a worker of the first generation was never seen to watch a listener: the program
-// may not know of them. A successor's predecessor did.
-func (s *supervisor) deaf(g *generation) bool {
-	return s.model(g) == nil && slices.ContainsFunc(g.Workers, func(w *worker) bool { return w.Needs&needWatch != 0 && len(w.Watched) == 0 })
-}
-
 // hints names what the last look at a ready worker found odd, once for each oddity.
 func (s *supervisor) hints(g *generation, see sight) {
 	for _, addr := range see.others {
-		if s.limits.overlap && !slices.Contains(s.Hinted, addr) {
+		if g.Watched == nil && see.blind == "" && len(s.limits.listeners) > 0 {
+			s.hintAt(fmt.Sprintf("the program listens on %s, not on %s", shortAddr(addr, "*"), strings.Join(s.limits.addresses, ", ")))
+		} else if s.limits.overlap && !slices.Contains(s.Hinted, addr) {
 			s.Hinted = append(s.Hinted, addr)
 			s.say(hint("generation %d also listens on %s; use -l NAME=%s or --no-overlap", g.Number, addr, addr))
 		}
@@ -349,6 +455,7 @@ func (s *supervisor) unready(g *generation, now instant) string {
 
 // lacks says what a worker still lacked when it should have been ready.
 func (s *supervisor) lacks(g *generation, w *worker) (text string) {
+	text = s.withheld(g, w)
 	if w.Needs&needTold != 0 {
 		switch s.limits.ready {
 		case readyFD:
@@ -359,7 +466,9 @@ func (s *supervisor) lacks(g *generation, w *worker) (text string) {
 			text += "; it did not say READY=1"
 		}
 	}
-	if lacks := s.unwatched(g, w); w.Needs&needWatch != 0 && len(lacks) > 0 {
+	if there := s.elsewhere(g, w); there != "" {
+		text += "; " + there
+	} else if lacks := s.unwatched(g, w); w.Needs&needWatch != 0 && len(lacks) > 0 {
 		text += fmt.Sprintf("; nobody serves %q", strings.Join(lacks, ", "))
 	}
 	if s.world.halted(w.PID) {

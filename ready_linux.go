@@ -1,5 +1,7 @@
 package main
 
+// This file has the kernel name who sends to a notify socket.
+
 import (
 	"fmt"
 	"os"

@@ -2,6 +2,8 @@
 
 package main
 
+// This file is for systems that do not name who sends to a notify socket.
+
 import (
 	"golang.org/x/sys/unix"
 )

@@ -70,6 +70,16 @@ func (s *settling) capped(quiet time.Duration) bool {
 	return s.last.Add(quiet).After(s.chatter.Add(settleMost))
 }
 
+// again asks for a look now, unless there will be one.
+func (s *settling) again(now time.Time) {
+	if s.since.IsZero() {
+		s.since = now
+	}
+	if s.next.IsZero() {
+		s.next = now
+	}
+}
+
 // later asks for the next look while somebody writes.
 func (s *settling) later(now time.Time) {
 	s.recheck = min(max(2*s.recheck, recheckFirst), recheckMost)
@@ -155,15 +165,6 @@ func (p *executable) places() []place {
 
 func (p *executable) heard(_ string, op fsnotify.Op, at place, now time.Time) {
 	p.stir(op, at.file && p.w.alone(), p.w.cfg.debounce, now)
-}
-
-func (p *executable) again(now time.Time) {
-	if p.since.IsZero() {
-		p.since = now
-	}
-	if p.next.IsZero() {
-		p.next = now
-	}
 }
 
 func (p *executable) poll(now time.Time) {

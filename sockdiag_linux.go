@@ -371,12 +371,78 @@ func connections(pids []int, ls []*listener) []connection {
 			}
 		}
 	}
-	for _, inode := range unixConnections(ls) {
+	for inode := range unixConnections(ls) {
 		wanted[inode] = connection{peer: "unix"}
 	}
 	var open []connection
 	eachHeld(pids, wanted, func(c connection) { open = append(open, c) })
 	return open
+}
+
+// accepted tells from which listeners, by their inodes, the processes hold a connection, and which process does: a server
+// at its limit is never seen to wait for the next one.
+func accepted(pids []int, ls []*listener) map[uint64]int {
+	if !holdOthers(pids, ls) { // as while it boots, and the tables are long
+		return nil
+	}
+	from := unixConnections(ls)
+	if ports := tcpPorts(ls); len(ports) > 0 {
+		at := listenersAt(ls)
+		for _, s := range inetSockets(unix.IPPROTO_TCP, tcpEstablished, ports) {
+			if s.inode != 0 {
+				from[s.inode] = at(s.local)
+			}
+		}
+	}
+	by := map[uint64]int{}
+	for _, pid := range pids {
+		_ = eachDescriptor(pid, func(_ int, link []byte) bool {
+			inode, _ := socketLink(link)
+			if l := from[inode]; l != nil {
+				by[l.inode] = pid
+			}
+			return true
+		})
+	}
+	return by
+}
+
+// holdOthers tells whether the processes have any socket open that is none of the listeners.
+func holdOthers(pids []int, ls []*listener) bool {
+	own := map[uint64]bool{}
+	for _, l := range ls {
+		own[l.inode] = true
+	}
+	for _, pid := range pids {
+		found := false
+		_ = eachDescriptor(pid, func(_ int, link []byte) bool {
+			inode, ok := socketLink(link)
+			found = ok && !own[inode]
+			return !found
+		})
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+// listenersAt finds the TCP listener that accepts what comes to an address.
+func listenersAt(ls []*listener) func(netip.AddrPort) *listener {
+	on := map[string][]*listener{} // by port
+	for _, l := range ls {
+		if l.network == "tcp" {
+			on[l.port()] = append(on[l.port()], l)
+		}
+	}
+	return func(local netip.AddrPort) *listener {
+		for _, l := range on[strconv.Itoa(int(local.Port()))] {
+			if host, err := netip.ParseAddr(l.host()); err != nil || addrsOverlap(host, local.Addr()) {
+				return l
+			}
+		}
+		return nil
+	}
 }
 
 // tcpPorts are the ports of those listeners that are tcp.
@@ -392,31 +458,31 @@ func tcpPorts(ls []*listener) portSet {
 
 // unixConnections are the inodes of what was accepted from listeners: they carry its path. That is the one it was
 // bound to, which is another than we show if the socket was moved to its place by rename(2).
-func unixConnections(ls []*listener) (inodes []uint64) {
-	paths, listening := map[string]bool{}, map[uint64]bool{}
+func unixConnections(ls []*listener) map[uint64]*listener {
+	paths, listening, from := map[string]*listener{}, map[uint64]*listener{}, map[uint64]*listener{}
 	for _, l := range ls {
 		if l.network == "unix" || l.network == "unixpacket" {
-			paths[l.addr], listening[l.inode] = true, true
+			paths[l.addr], listening[l.inode] = l, l
 		}
 	}
 	if len(paths) == 0 {
-		return nil
+		return from
 	}
 	sockets := unixSockets(func(s unixSocket) bool {
 		if s.path == "" || s.inode == 0 {
 			return false
 		}
-		if listening[s.inode] {
-			paths[s.path] = true
+		if l := listening[s.inode]; l != nil {
+			paths[s.path] = l
 		}
 		return s.connected
 	})
 	for _, s := range sockets {
-		if paths[s.path] {
-			inodes = append(inodes, s.inode)
+		if l := paths[s.path]; l != nil {
+			from[s.inode] = l
 		}
 	}
-	return inodes
+	return from
 }
 
 // listenQueue is how many connections wait for a listener's program to accept them.

@@ -73,6 +73,45 @@ func TestConnections(t *testing.T) {
 	}
 }
 
+// TestAccepted: a connection tells from which listener it was accepted, of several on one port, too, and by whom.
+func TestAccepted(t *testing.T) {
+	one, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
+	_, port, _ := net.SplitHostPort(one.Addr().String())
+	other, err := net.Listen("tcp4", "127.0.0.2:"+port)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer other.Close()
+	path := filepath.Join(t.TempDir(), "s")
+	local, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	self := os.Getpid()
+	ls := []*listener{
+		{network: "tcp", addr: one.Addr().String(), inode: 1}, {network: "tcp", addr: other.Addr().String(), inode: 2}, {network: "unix", addr: path, inode: 3},
+	}
+	if got := accepted([]int{self}, ls); len(got) != 0 {
+		t.Errorf("before the first: %v", got)
+	}
+	openConnection(t, other, "tcp", other.Addr().String())
+	if got := accepted([]int{self}, ls); len(got) != 1 || got[2] != self {
+		t.Errorf("from the second: %v", got)
+	}
+	openConnection(t, local, "unix", path)
+	if got := accepted([]int{self}, ls); len(got) != 2 || got[2] != self || got[3] != self {
+		t.Errorf("from the third, too: %v", got)
+	}
+	if got := accepted([]int{1}, ls); len(got) != 0 {
+		t.Errorf("by another process: %v", got)
+	}
+}
+
 // TestUnixConnections: counted by the path of the listener, also one that was moved to its place.
 func TestUnixConnections(t *testing.T) {
 	dir := t.TempDir()

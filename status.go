@@ -175,6 +175,7 @@ type verdictView struct {
 	Predecessor  int      `json:"predecessor,omitempty"`
 	Serving      int      `json:"serving"` // 0: nothing serves
 	ServingBuild string   `json:"serving_build,omitempty"`
+	Again        int      `json:"again,omitempty"` // nothing serves, but this one is being started again
 	Stage        stage    `json:"stage,omitempty"`
 	Reason       string   `json:"reason,omitempty"`
 	Status       string   `json:"status,omitempty"`
@@ -216,7 +217,7 @@ func viewVerdict(v verdict, now instant, wall time.Time) verdictView {
 	r := v.Request
 	view := verdictView{
 		ID: r.ID, Ask: viewAsk(r.Ask), By: r.Cause, Who: r.Who, Message: r.Message, Result: v.Result, Generation: v.Generation,
-		Build: v.Build, Path: v.Path, Predecessor: v.Predecessor, Serving: v.Serving, ServingBuild: v.ServingBuild,
+		Build: v.Build, Path: v.Path, Predecessor: v.Predecessor, Serving: v.Serving, ServingBuild: v.ServingBuild, Again: v.Again,
 		Stage: v.Stage, Reason: v.Reason, Status: v.Status, PID: v.PID, Pids: v.Pids, Exit: v.Exit,
 		At: wallTime(wall.Add(-now.since(v.At))), Ready: inSeconds(v.Ready),
 	}

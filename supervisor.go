@@ -22,21 +22,22 @@ import (
 )
 
 const (
-	lookFirst    = time.Millisecond       // from exec to the first look whether the listeners are watched
-	lookLongest  = 50 * time.Millisecond  // looks get rarer up to this: a quarter more each time, so ready is seen within a quarter of the time it took
-	lookClosing  = 30 * time.Second       // looks at a worker that drains get rarer up to this
-	lookAfter    = 500 * time.Millisecond // from ready to the last look, which finds what was opened late
-	aliveEnough  = time.Second            // alive for this long is ready where nothing else can be seen
-	surveyLimit  = time.Second            // a drain does not wait longer than this to learn its connections
-	reportFirst  = 15 * time.Second       // from the switch to the first "still draining"; then twice as long
-	killPatience = 5 * time.Second        // a worker still there so long after KILL is reported and killed again
-	goadAfter    = time.Second            // from a server's end to the stop signal for the launcher that is still there
-	searchLimit  = time.Second            // a worker's end does not wait longer than this to learn what it left behind
-	pendingMost  = 256                    // requests that may wait for the next restart
-	secondINT    = 500 * time.Millisecond // an INT sooner than this after the first is the same key press (npm sends two)
-	steadyTime   = 10 * time.Second       // a worker ready for this long ends a row of failures
-	backoffFirst = 100 * time.Millisecond // before the second respawn of a row; the first is at once
-	backoffMost  = 30 * time.Second
+	lookFirst     = time.Millisecond       // from exec to the first look whether the listeners are watched
+	lookLongest   = 50 * time.Millisecond  // looks get rarer up to this: a quarter more each time, so ready is seen within a quarter of the time it took
+	lookElsewhere = 20 * time.Millisecond  // looks that are rarer also see where else a program listens
+	lookClosing   = 30 * time.Second       // looks at a worker that drains get rarer up to this
+	lookAfter     = 500 * time.Millisecond // from ready to the last look, which finds what was opened late
+	aliveEnough   = time.Second            // alive for this long is ready where nothing else can be seen
+	surveyLimit   = time.Second            // a drain does not wait longer than this to learn its connections
+	reportFirst   = 15 * time.Second       // from the switch to the first "still draining"; then twice as long
+	killPatience  = 5 * time.Second        // a worker still there so long after KILL is reported and killed again
+	goadAfter     = time.Second            // from a server's end to the stop signal for the launcher that is still there
+	searchLimit   = time.Second            // a worker's end does not wait longer than this to learn what it left behind
+	pendingMost   = 256                    // requests that may wait for the next restart
+	secondINT     = 500 * time.Millisecond // an INT sooner than this after the first is the same key press (npm sends two)
+	steadyTime    = 10 * time.Second       // a worker ready for this long ends a row of failures
+	backoffFirst  = 100 * time.Millisecond // before the second respawn of a row; the first is at once
+	backoffMost   = 30 * time.Second
 )
 
 // Exit statuses of hotwrap that are not the program's own (GNU coreutils' timeout and env use the same).
@@ -138,6 +139,7 @@ type limits struct {
 	check        bool
 	hooks        []hookSpec
 	listeners    []string      // names
+	addresses    []string      // of them, as a person writes them
 	watch        bool          // somebody watches for builds
 	wait         bool          // at a terminal: a program that fails at first is waited for
 	build        bool          // --build runs before the first start
@@ -235,14 +237,18 @@ type event struct {
 
 // sight is what a look at a worker saw.
 type sight struct {
-	watched []string // names of listeners
-	server  int      // who serves, where that is seen; behind names the launcher before it
-	behind  string
-	stop    int      // the signal that stops what runs there, where that has one of its own
-	holds   bool     // it has a descriptor of one at least
-	denied  bool     // a helper with the program's own user id could see more
-	others  []string // addresses of listening sockets that are not hotwrap's
-	blind   string   // why it cannot be relied on
+	watched  []string // names of listeners
+	server   int      // who serves, where that is seen; behind is the launcher before it
+	behind   launcherSeen
+	stamped  bool     // it has its own pid in LISTEN_PID all the same
+	by       string   // a process that did not hand the listeners on
+	deprived string   // to this one
+	stop     int      // the signal that stops what runs there, where that has one of its own
+	holds    bool     // it has a descriptor of one at least
+	denied   bool     // a helper with the program's own user id could see more
+	gone     bool     // it has ended
+	others   []string // addresses of listening sockets that are not hotwrap's
+	blind    string   // why it cannot be relied on
 }
 
 // step lets one event act. It is the table of the machine: the switch is on the event, each handler
@@ -274,15 +280,7 @@ func (s *supervisor) step(ev event) {
 			s.surveyed(g, ev.open, true)
 		}
 	case evChild:
-		deaths := s.world.reap()
-		for _, d := range deaths {
-			s.dead = append(s.dead, d.pid)
-		}
-		for _, d := range deaths {
-			s.exited(d)
-		}
-		s.dead = nil
-		s.sweep()
+		s.buried()
 	case evSay:
 		s.say(ev.message)
 	case evChanged:
@@ -293,6 +291,19 @@ func (s *supervisor) step(ev event) {
 		}
 	}
 	s.due()
+}
+
+// buried acts on all that have ended since.
+func (s *supervisor) buried() {
+	deaths := s.world.reap()
+	for _, d := range deaths {
+		s.dead = append(s.dead, d.pid)
+	}
+	for _, d := range deaths {
+		s.exited(d)
+	}
+	s.dead = nil
+	s.sweep()
 }
 
 // done tells whether everything that was started has ended and hotwrap may go.
@@ -372,21 +383,30 @@ func (s *supervisor) pend(r request) {
 	s.Pending = append(s.Pending, r)
 }
 
-// askedStop ends everything in order. Repeated it changes nothing, but for an INT that is not the
-// echo of the first: that one kills.
-func (s *supervisor) askedStop(r request) {
-	now := s.world.now()
-	if s.Stop != nil {
+// askedAgain takes one more request to stop. It changes nothing, but for an INT that is not the echo of the first: that
+// one kills.
+func (s *supervisor) askedAgain(r request) {
+	if len(s.Stop.Requests) < pendingMost {
 		s.Stop.Requests = append(s.Stop.Requests, r)
-		switch {
-		case r.Cause != "SIGINT":
-		case s.Stop.INT == 0:
-			s.Stop.INT = now
-		case now.since(s.Stop.INT) >= secondINT:
-			s.killAll()
-		}
+	} else {
+		s.answer(r, failed, nil, fmt.Sprintf("%s wait already", count(pendingMost, "request")))
+	}
+	switch {
+	case r.Cause != "SIGINT":
+	case s.Stop.INT == 0:
+		s.Stop.INT = s.world.now()
+	case s.world.now().since(s.Stop.INT) >= secondINT:
+		s.killAll()
+	}
+}
+
+// askedStop ends everything in order.
+func (s *supervisor) askedStop(r request) {
+	if s.Stop != nil {
+		s.askedAgain(r)
 		return
 	}
+	now := s.world.now()
 	if !s.Ending {
 		s.hook(hookStop, s.serving(), "")
 	}
@@ -789,12 +809,9 @@ func (s *supervisor) dueGeneration(g *generation, now instant) {
 		case s.Restart.Phase == batchBaking:
 			s.makeRoom(g)
 		default:
-			reason, deaf := s.unready(g, now), s.deaf(g)
-			s.fail(g, reason, statusNotReady)
-			if deaf {
-				s.say(hint("behind a launcher (sh -c, timeout, make) LISTEN_PID is not the program's: " +
-					"write hotwrap exec -- PROGRAM there; node and sudo pass no descriptors on"))
-			}
+			advice := s.advice(g)
+			s.fail(g, s.unready(g, now), statusNotReady)
+			s.hintAt(advice)
 		}
 	case genReady:
 		if g.Deadline.due(now) {
@@ -808,24 +825,28 @@ func (s *supervisor) dueGeneration(g *generation, now instant) {
 			}
 		}
 	case genDraining:
-		switch {
-		case g.Surveyed.due(now), g.Survey == surveyStop && g.Deadline.due(now): // no KILL before the stop signal
-			s.surveyed(g, nil, false)
-		case g.Deadline.due(now):
-			g.Deadline, g.Report = 0, 0
-			s.ask(g, surveyKill)
-		case g.Report.due(now):
-			g.Report = 0
-			if g.Survey == surveyNone {
-				s.ask(g, surveyReport)
-			}
-		}
+		s.dueDrain(g, now)
 	case genFailed:
 		s.relieve(g)
 		if g.Deadline.due(now) {
 			s.killGeneration(g)
 		}
 	case genGone:
+	}
+}
+
+func (s *supervisor) dueDrain(g *generation, now instant) {
+	switch {
+	case g.Surveyed.due(now), g.Survey == surveyStop && g.Deadline.due(now): // no KILL before the stop signal
+		s.surveyed(g, nil, false)
+	case g.Deadline.due(now):
+		g.Deadline, g.Report = 0, 0
+		s.ask(g, surveyKill)
+	case g.Report.due(now):
+		g.Report = 0
+		if g.Survey == surveyNone {
+			s.ask(g, surveyReport)
+		}
 	}
 }
 

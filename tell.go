@@ -78,7 +78,10 @@ func (v verdictView) failure() string {
 
 // serves says who serves after a failure.
 func (v verdictView) serves() string {
-	if v.Serving == 0 {
+	switch {
+	case v.Serving == 0 && v.Again != 0:
+		return fmt.Sprintf("; generation %d is started again", v.Again)
+	case v.Serving == 0:
 		return "; nothing serves"
 	}
 	return fmt.Sprintf("; generation %d serves on%s", v.Serving, inParentheses("build ", v.ServingBuild))

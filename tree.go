@@ -319,12 +319,7 @@ func (t *fileTree) concerns(file string) bool {
 }
 
 func (t *fileTree) again(now time.Time) {
-	if t.since.IsZero() {
-		t.since = now
-	}
-	if t.next.IsZero() {
-		t.next = now
-	}
+	t.settling.again(now)
 	t.changed = nil // it lacks what came without an event
 }
 

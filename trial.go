@@ -497,11 +497,7 @@ func await(pid int) <-chan exitStatus {
 		for errors.Is(err, syscall.EINTR) {
 			_, err = syscall.Wait4(pid, &ws, 0, nil)
 		}
-		if ws.Signaled() {
-			ended <- exitStatus{Signal: ws.Signal()}
-			return
-		}
-		ended <- exitStatus{Code: ws.ExitStatus()}
+		ended <- howEnded(ws)
 	}()
 	return ended
 }

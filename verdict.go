@@ -91,18 +91,6 @@ type verdict struct {
 	Ready        time.Duration `json:"ready,omitempty"` // from that until it was ready
 }
 
-// done tells whether what was asked for has been done.
-func (v verdict) done() bool {
-	switch v.Result {
-	case promoted, signalled:
-		return true
-	case stopped:
-		return (v.Request.Ask == askStop || v.Request.Ask == askKill) && v.Exit == 0
-	case failed, superseded:
-	}
-	return false
-}
-
 // answers tells whether v is on what r asks for: an id may have been another request's. Who only awaits takes any.
 func (v verdict) answers(r request) bool {
 	return r.Ask == "" || viewAsk(r.Ask) == viewAsk(v.Request.Ask)

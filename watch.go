@@ -426,17 +426,9 @@ func (w *watcher) arm(now time.Time) {
 			}
 		}
 	}
-	for dir, was := range w.armed {
-		sig, err := w.disk.stat(dir)
-		other := err == nil && (sig.dev != was.dev || sig.ino != was.ino) // as a mount over it is
-		if spots[dir] == nil || w.stale[dir] || other {
-			_ = w.disk.remove(dir) // it may be gone already
-			delete(w.armed, dir)
-		}
-	}
-	clear(w.stale)
-	clear(w.failed)
 	w.spots = spots
+	w.disarm()
+	clear(w.failed)
 	for dir, list := range spots {
 		if _, ok := w.armed[dir]; ok {
 			continue
@@ -457,6 +449,19 @@ func (w *watcher) arm(now time.Time) {
 		}
 	}
 	w.choosePolling(now)
+}
+
+// disarm watches no more what does not matter, and what has become another directory.
+func (w *watcher) disarm() {
+	for dir, was := range w.armed {
+		sig, err := w.disk.stat(dir)
+		other := err == nil && (sig.dev != was.dev || sig.ino != was.ino) // as a mount over it is
+		if w.spots[dir] == nil || w.stale[dir] || other {
+			_ = w.disk.remove(dir) // it may be gone already
+			delete(w.armed, dir)
+		}
+	}
+	clear(w.stale)
 }
 
 // choosePolling looks at times where events cannot be had or trusted, and only there.

@@ -139,9 +139,9 @@ func (s *supervisor) roomMade() {
 	s.startBatch(s.generation(r.Successor))
 }
 
-// replaced counts the slots that p has yielded to its successor.
-func (p *generation) replaced() (n int) {
-	for _, sl := range p.Slots {
+// replaced counts the slots that g has yielded to its successor.
+func (g *generation) replaced() (n int) {
+	for _, sl := range g.Slots {
 		if sl.Yielded {
 			n++
 		}
