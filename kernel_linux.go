@@ -534,10 +534,17 @@ func memoryRoom() (room uint64, where string, ok bool) {
 func cpus() int {
 	n := runtime.NumCPU()
 	for _, h := range cgroups("cpu") {
-		for dir := range h.levels() {
-			if most, ok := h.cpuLimit(dir); ok {
-				n = min(n, max(1, int(math.Ceil(most))))
-			}
+		n = min(n, h.cpus())
+	}
+	return n
+}
+
+// cpus is how many CPUs the tightest level permits, one at the least.
+func (h hierarchy) cpus() int {
+	n := math.MaxInt32
+	for dir := range h.levels() {
+		if most, ok := h.cpuLimit(dir); ok {
+			n = min(n, max(1, int(math.Ceil(most))))
 		}
 	}
 	return n

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -428,6 +429,41 @@ func TestCgroupRoom(t *testing.T) {
 				t.Errorf("room %d, limited %v; want %d, %v", room, limited, c.room, c.limited)
 			}
 		})
+	}
+}
+
+// TestCgroupCPUs: the tightest level counts, a part of a CPU is one.
+func TestCgroupCPUs(t *testing.T) {
+	if n := cpus(); n < 1 || n > runtime.NumCPU() {
+		t.Errorf("%d CPUs here", n)
+	}
+	top := t.TempDir()
+	if err := os.Mkdir(filepath.Join(top, "a"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, top, leaf string
+		want            int
+	}{
+		{"none", "max 100000", "max 100000", math.MaxInt32},
+		{"above", "150000 100000", "max 100000", 2},
+		{"below", "400000 100000", "20000 100000", 1},
+		{"nonsense", "0 0", "-1 x", math.MaxInt32},
+	} {
+		v1 := strings.NewReplacer("max", "-1")
+		for name, text := range map[string]string{"": c.top, "a": c.leaf} {
+			quota, period, _ := strings.Cut(v1.Replace(text), " ")
+			for file, text := range map[string]string{"cpu.max": text, "cpu.cfs_quota_us": quota, "cpu.cfs_period_us": period} {
+				if err := os.WriteFile(filepath.Join(top, name, file), []byte(text+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, v1 := range []bool{false, true} {
+			if got := (hierarchy{root: top, dir: filepath.Join(top, "a"), v1: v1}).cpus(); got != c.want {
+				t.Errorf("%s, v1 %v: %d, want %d", c.name, v1, got, c.want)
+			}
+		}
 	}
 }
 
