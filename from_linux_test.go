@@ -34,7 +34,7 @@ var (
 	fromSection = regexp.MustCompile(`(?m)^## (.*)$`)
 	fromCode    = regexp.MustCompile("`([^`]+)`")
 	fromAside   = regexp.MustCompile("'[^']*'|`hotwrap [a-z]+[^`]*`") // what is no option of `hotwrap -- PROGRAM`
-	fromPort    = regexp.MustCompile(`127\.0\.0\.1:8080`)
+	fromPort    = regexp.MustCompile(`\b8080\b`)
 )
 
 // TestFrom types in every block of docs/from.md, in a directory with the reader's own things.

@@ -740,7 +740,6 @@ func (h *host) look(w *worker, helped bool) {
 		}
 		<-h.lookers
 		seen := sightOf(v, wanted)
-		seen.gone = len(v.pids) == 0
 		switch {
 		case v.watcher != 0:
 			seen.server, seen.behind = serverOf(pid, v.watcher)

@@ -299,7 +299,7 @@ func (s *supervisor) lookedStarting(g *generation, w *worker, see sight) {
 		case len(see.others) > 0: // by one that has them
 			w.Withheld = ""
 		}
-		if w.Pause > lookElsewhere && see.blind == "" && !see.gone {
+		if len(see.others) > 0 { // it may have ended while it was looked at: what was seen still says why
 			w.Elsewhere = see.others
 		}
 		s.astray(g, w, now)

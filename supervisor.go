@@ -246,7 +246,6 @@ type sight struct {
 	stop     int      // the signal that stops what runs there, where that has one of its own
 	holds    bool     // it has a descriptor of one at least
 	denied   bool     // a helper with the program's own user id could see more
-	gone     bool     // it has ended
 	others   []string // addresses of listening sockets that are not hotwrap's
 	blind    string   // why it cannot be relied on
 }
