@@ -100,7 +100,7 @@ func (s *supervisor) settled(g *generation, w *worker) {
 // executed hears from the shim: it has become the program, or it could not.
 func (s *supervisor) executed(ev event) {
 	g, w := s.worker(ev.serial)
-	if w == nil {
+	if w == nil || w.Needs&needExec == 0 { // gone, or known
 		return
 	}
 	w.Needs &^= needExec

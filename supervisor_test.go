@@ -21,6 +21,8 @@ type fakeProcess struct {
 	orphaned            instant // when its leader died and left the group
 	dead, reaped        bool
 	lingers             bool // its group outlives it
+	leader              int  // of a server behind a launcher: the launcher; it is in its group
+	strays              bool // of a launcher: what it started is in a group of its own
 	check               bool
 	hook                bool
 }
@@ -36,6 +38,7 @@ type fakeWorld struct {
 	olds      map[int]string // of them, those that go back: to which build
 	looking   []int          // serials
 	surveying []int          // generations
+	searching []int          // serials
 	deaths    []death
 	said      []message
 	answers   map[string]result
@@ -80,8 +83,8 @@ func (f *fakeWorld) world() world {
 		signal:  f.signal,
 		kill:    f.kill,
 		empty:   f.empty,
-		search:  func(*worker, []int) bool { return false },
-		owns:    func(*worker, notice) bool { return true },
+		search:  f.search,
+		owns:    f.owns,
 		halted:  func(int) bool { return false },
 		route:   f.route,
 		refresh: func() {}, promote: func(*generation) {}, repair: func(string) bool { return false }, forget: func(*worker) {},
@@ -139,7 +142,7 @@ func (f *fakeWorld) die(p *fakeProcess, status exitStatus) {
 		return
 	}
 	p.dead = true
-	if p.lingers {
+	if server := f.serverOf(p.pid); p.lingers || server != nil && !server.dead {
 		p.orphaned = f.clock()
 	}
 	f.deaths = append(f.deaths, death{p.pid, status})
@@ -147,7 +150,70 @@ func (f *fakeWorld) die(p *fakeProcess, status exitStatus) {
 
 func (f *fakeWorld) empty(group int) bool {
 	p := f.proc(group)
-	return p.dead && !p.lingers
+	server := f.serverOf(group)
+	return p.dead && !p.lingers && (server == nil || server.dead)
+}
+
+// serverOf is the server behind a launcher, in its group.
+func (f *fakeWorld) serverOf(leader int) *fakeProcess {
+	for _, p := range f.procs {
+		if p.leader == leader && !f.proc(leader).strays {
+			return p
+		}
+	}
+	return nil
+}
+
+// strayOf is the server that a launcher started in a group of its own.
+func (f *fakeWorld) strayOf(leader int) *fakeProcess {
+	for _, p := range f.procs {
+		if p.leader == leader && f.proc(leader).strays && !p.dead {
+			return p
+		}
+	}
+	return nil
+}
+
+// owns tells whether a process is the worker's and still there; those that are no process here were made up by a test.
+func (f *fakeWorld) owns(w *worker, n notice) bool {
+	p := f.proc(n.pid)
+	return p == nil || p.leader == 0 || p.leader == w.Group && !p.dead
+}
+
+func (f *fakeWorld) search(w *worker, _ []int) bool {
+	if f.strayOf(w.Group) == nil {
+		return false
+	}
+	f.searching = append(f.searching, w.Serial)
+	return true
+}
+
+// searched answers the oldest search.
+func (f *fakeWorld) searched() {
+	if len(f.searching) == 0 {
+		return
+	}
+	serial := f.searching[0]
+	f.searching = f.searching[1:]
+	var groups []int
+	if _, w := f.s.worker(serial); w != nil {
+		if p := f.strayOf(w.Group); p != nil {
+			groups = append(groups, p.pid)
+		}
+	}
+	f.step(event{kind: evStrays, serial: serial, groups: groups})
+}
+
+// launched puts a server behind the newest worker, which a look then sees; strays: it left the group.
+func (f *fakeWorld) launched(strays bool) {
+	w := f.newest()
+	if w == nil || w.Server != 0 || f.proc(w.Group).dead || f.serverOf(w.Group) != nil || f.strayOf(w.Group) != nil {
+		return
+	}
+	f.pids++
+	f.proc(w.Group).strays = strays
+	f.procs = append(f.procs, &fakeProcess{pid: f.pids, serial: w.Serial, number: f.proc(w.Group).number, spawned: f.clock(), leader: w.Group})
+	f.step(event{kind: evLook, serial: w.Serial, sight: sight{watched: f.s.limits.listeners, server: f.pids}})
 }
 
 // signal is the stop signal to one worker: it must be alive, and another be ready in its slot, or an order behind it.
@@ -163,6 +229,9 @@ func (f *fakeWorld) signal(pid int, sig syscall.Signal) {
 		f.fatalf("%d told to stop twice", pid)
 	}
 	p.stopped = f.clock()
+	if server := f.serverOf(pid); server != nil && server.stopped != 0 {
+		return // the launcher, whose server is told already
+	}
 	if g, w := f.s.worker(p.serial); !f.mayStop(g, w) {
 		f.fatalf("%d of generation %d told to stop, nobody else serves its slot", pid, p.number)
 	}
@@ -185,10 +254,12 @@ func (f *fakeWorld) mayStop(g *generation, w *worker) bool {
 // kill reaches a group, which may have outlived its leader. KILL needs a deadline or an order.
 func (f *fakeWorld) kill(group int, sig syscall.Signal) {
 	p := f.proc(group)
-	if p == nil || p.reaped && !p.lingers {
+	if p == nil || p.reaped && f.empty(group) {
 		f.fatalf("%v sent to group %d, of which nothing is left", sig, group)
 	}
+	server := f.serverOf(group)
 	if sig != syscall.SIGKILL {
+		f.tellGroup(p, server, sig)
 		return
 	}
 	now, l := f.clock(), f.s.limits
@@ -199,11 +270,31 @@ func (f *fakeWorld) kill(group int, sig syscall.Signal) {
 	if p.hook {
 		late = f.hookLate(p, now)
 	}
+	if _, w := f.s.worker(p.serial); p.leader != 0 && w != nil && w.State == workerKilling {
+		late = true // the rest of one that is being killed
+	}
 	if !late && !f.ordered && !f.beating[p.serial] && !p.check {
 		f.fatalf("KILL to %d without a deadline or an order", group)
 	}
 	p.lingers = false
+	if server != nil {
+		f.die(server, exitStatus{Signal: syscall.SIGKILL})
+	}
 	f.die(p, exitStatus{Signal: syscall.SIGKILL})
+}
+
+// tellGroup is the stop signal to what a launcher left behind: once to a server, whichever way it comes.
+func (f *fakeWorld) tellGroup(p, server *fakeProcess, sig syscall.Signal) {
+	if p.leader != 0 {
+		server = p
+	}
+	if server == nil || server.dead || sig == syscall.SIGCONT {
+		return
+	}
+	if server.stopped != 0 && server != p { // one that left the group may have been told by its pid
+		f.fatalf("the server %d told to stop twice", server.pid)
+	}
+	server.stopped = f.clock()
 }
 
 // release lets go of an image; twice would close somebody else's descriptor.
@@ -386,7 +477,7 @@ func (f *fakeWorld) advance(d time.Duration) {
 // obey lets every process that has its stop signal end.
 func (f *fakeWorld) obey() {
 	for _, p := range f.procs {
-		if p.stopped != 0 || p.orphaned != 0 {
+		if p.stopped != 0 || p.orphaned != 0 && f.serverOf(p.pid) == nil {
 			p.lingers = false
 			f.die(p, exitStatus{Signal: syscall.SIGTERM})
 		}
@@ -1283,6 +1374,8 @@ func TestRun(t *testing.T) {
 // FuzzStep drives the machine with any sequence of events and asserts what always holds; then it lets
 // everything end well, and asserts that everything does: each request has one verdict, nothing is left.
 func FuzzStep(f *testing.F) {
+	f.Add([]byte{0, 0, 1, 2, 4, 165 + 32, 9, 0, 1, 2, 3, 4, 9, 6, 7, 4, 8, 9, 7, 14, 23})
+	f.Add([]byte{0, 0, 1, 2, 5 + 7*32, 4, 9, 14, 6, 7, 23, 7})
 	f.Add([]byte{4, 5, 1, 34, 66, 98, 2, 35, 67, 99, 4, 4, 4, 0, 1, 2, 34, 3, 35, 4, 4, 9, 6, 7, 15, 28, 60, 9})
 	f.Add([]byte{0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})
 	f.Add([]byte{1, 0, 1, 4, 0, 16, 8, 2, 9, 3, 17, 18, 19, 20})
@@ -1344,9 +1437,13 @@ func (f *fakeWorld) play(b byte) {
 	case 4:
 		f.looked(sight{watched: f.s.limits.listeners})
 	case 5:
+		if which >= 6 {
+			f.launched(which == 7)
+		}
 		f.looked(sight{})
 	case 6:
 		f.surveyed()
+		f.searched()
 	case 7:
 		f.obey()
 	case 8:
@@ -1488,7 +1585,7 @@ func (f *fakeWorld) finish() {
 		}
 	}
 	for _, p := range f.procs {
-		if !p.dead {
+		if !p.dead && (p.leader == 0 || !f.proc(p.leader).strays) { // a search that takes too long is given up
 			f.fatalf("process %d is left behind", p.pid)
 		}
 	}
@@ -1505,6 +1602,9 @@ func (f *fakeWorld) settle() {
 	f.step(event{kind: evChild})
 	for _, g := range slices.Clone(f.s.Generations) {
 		for _, w := range slices.Clone(g.Workers) {
+			if w.ExecErr != "" { // the shim that could not
+				f.die(f.proc(w.PID), exitStatus{Code: w.ExecCode})
+			}
 			f.step(event{kind: evExec, serial: w.Serial})
 			f.step(event{kind: evNotice, serial: w.Serial, notice: notice{ready: true, by: "notify"}})
 		}
@@ -1514,6 +1614,9 @@ func (f *fakeWorld) settle() {
 	}
 	for len(f.surveying) > 0 {
 		f.surveyed()
+	}
+	for len(f.searching) > 0 {
+		f.searched()
 	}
 	f.obey()
 	f.advance(time.Second)
