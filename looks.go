@@ -1,0 +1,149 @@
+package main
+
+// This file is what the host looks up for the supervisor: what a worker watches and holds, whose a message is, what a
+// draining generation still has open.
+//
+// Its rules: a look runs in a goroutine, on copies, and answers with an event; at most a few run at once.
+
+import (
+	"cmp"
+	"slices"
+)
+
+// wanted are the listeners by inode; a copy, for goroutines.
+func (h *host) wanted() map[uint64]string {
+	names := map[uint64]string{}
+	for _, l := range h.program.listeners {
+		names[l.inode] = l.name
+	}
+	return names
+}
+
+func inodesOf(wanted map[uint64]string) []uint64 {
+	var inodes []uint64
+	for inode := range wanted {
+		inodes = append(inodes, inode)
+	}
+	return inodes
+}
+
+// look sees what a worker watches. Root without CAP_SYS_PTRACE (Docker's default) cannot look into
+// another user's process, but a helper with that user's id can.
+func (h *host) look(w *worker, helped bool) {
+	serial, pid, last, wanted := w.Serial, w.PID, w.State == workerReady, h.wanted()
+	starting, slow := w.State == workerStarting, w.Pause >= lookElsewhere
+	see := func() view { return look(pid, inodesOf(wanted)) }
+	if helped && h.program.user != nil {
+		see = h.program.lookAsUser(pid, inodesOf(wanted))
+	}
+	chosen, ls := h.program.stopSignal != 0, h.listeners()
+	go func() {
+		h.lookers <- struct{}{}
+		v := see()
+		if starting && slow && len(v.watches) < len(wanted) {
+			v.busy(accepted(v.pids, ls))
+		}
+		<-h.lookers
+		seen := sightOf(v, wanted)
+		switch {
+		case v.watcher != 0:
+			seen.server, seen.behind = serverOf(pid, v.watcher)
+			if !chosen {
+				seen.stop = int(stopSignalOf(runningName(seen.server)))
+			}
+			seen.stamped = seen.behind.name == "" || stamped(v.watcher)
+		case starting:
+			seen.by, seen.deprived = deprived(v.pids, wanted)
+		}
+		if last || starting && slow { // a list of all that listens on this machine
+			seen.others = otherListeners(v.pids, inodesOf(wanted))
+		}
+		if seen.by != "" && len(seen.others) > 0 && len(otherListeners(holders(v.pids, wanted), inodesOf(wanted))) > 0 {
+			seen.by = "" // who listens elsewhere has them: it is no launcher
+		}
+		h.post(event{kind: evLook, serial: serial, sight: seen})
+	}()
+}
+
+// busy takes listeners from which a process has accepted for watched ones.
+func (v *view) busy(by map[uint64]int) {
+	for inode, pid := range by {
+		if v.watches == nil {
+			v.watches = map[uint64]bool{}
+		}
+		v.watches[inode] = true
+		v.watcher = cmp.Or(v.watcher, pid)
+	}
+}
+
+// listeners are copies, for goroutines: a repair changes the inode.
+func (h *host) listeners() (ls []*listener) {
+	for _, l := range h.program.listeners {
+		ls = append(ls, &listener{name: l.name, network: l.network, addr: l.addr, inode: l.inode})
+	}
+	return ls
+}
+
+func sightOf(v view, wanted map[uint64]string) sight {
+	s := sight{blind: v.blind, denied: v.denied}
+	for inode, name := range wanted {
+		s.holds = s.holds || v.holds[inode]
+		if v.watches[inode] {
+			s.watched = append(s.watched, name)
+		}
+	}
+	slices.Sort(s.watched)
+	return s
+}
+
+// search looks for what a worker whose leader has ended left behind outside its group: setsid, su and their like put
+// what they start into another. As a rule hotwrap has no child that it does not know, and then there is nothing.
+func (h *host) search(w *worker, known []int) bool {
+	pids := strays(known)
+	e := h.ears[w.Serial]
+	if len(pids) == 0 || e.notify == nil {
+		return false
+	}
+	serial, line, wanted := w.Serial, "NOTIFY_SOCKET="+e.notify.path, h.wanted()
+	go func() { h.post(event{kind: evStrays, serial: serial, groups: straysOf(pids, line, wanted)}) }()
+	return true
+}
+
+// survey counts the connections of a generation.
+func (h *host) survey(g *generation) {
+	number, ls := g.Number, h.listeners()
+	var leaders []int
+	for _, w := range g.Workers {
+		leaders = append(leaders, w.PID)
+	}
+	go func() {
+		var pids []int
+		for _, pid := range leaders {
+			pids = append(pids, tree(pid)...)
+		}
+		open := connections(pids, ls)
+		slices.SortFunc(open, func(a, b connection) int { return cmp.Compare(a.idle, b.idle) })
+		h.post(event{kind: evSurvey, number: number, open: open})
+	}()
+}
+
+// owns tells whether the sender of a notice belongs to the worker: it is in its tree, or in its group
+// since what lay between has ended, or it is gone and had its user's id.
+func (h *host) owns(w *worker, n notice) bool {
+	if n.pid == 0 {
+		return true // this system does not tell senders; the socket is the worker's own
+	}
+	if ownsTree(w.PID, n.pid) {
+		return true
+	}
+	if _, _, group, _, alive := procState(n.pid); alive {
+		return group == w.Group
+	}
+	return n.uid >= 0 && n.uid == h.program.uid()
+}
+
+// halted tells whether a process is stopped (state T: a debugger, SIGSTOP, SIGTTIN).
+func halted(pid int) bool {
+	state, _, _, _, ok := procState(pid)
+	return ok && (state == 'T' || state == 't')
+}

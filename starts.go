@@ -1,0 +1,283 @@
+package main
+
+// This file is how the host starts what the supervisor asks for, workers, --check, --build and hooks, and what a worker
+// is given to speak by.
+//
+// Its rules: what reads files runs in a goroutine and answers with an event; a worker's sources end with it.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	oomRaise     = 200  // added to a candidate's oom_score_adj: if memory runs out, it goes first
+	memoryMargin = 1.25 // a successor may need this much more than its predecessor has now
+)
+
+// ears are the sources of one worker.
+type ears struct {
+	notify *notifySocket
+	pipe   func() []notice // stops the --ready fd=N pipe
+	acks   func() []notice // stops the EINHORN_SOCK_FD socket
+	report *os.File        // closing it ends the report's source
+}
+
+// prepare pins the image of a generation, and looks once more at its predecessor, which must be matched.
+// An old image, if given, is pinned once more instead.
+func (h *host) prepare(g, predecessor *generation, old *image) {
+	for _, l := range h.open() {
+		_ = l.drops() // what the predecessor did not read in time is its own
+	}
+	number, overlap := g.Number, h.limits.overlap
+	var pids, serials []int
+	var like *image
+	if predecessor != nil {
+		like = predecessor.Image
+		for _, w := range predecessor.Workers {
+			if w.State == workerReady {
+				pids, serials = append(pids, w.PID), append(serials, w.Serial)
+			}
+		}
+	}
+	wanted := h.wanted()
+	resolve := func() (*image, error) { return h.program.resolve(number, like) }
+	if old != nil {
+		img, err := old.again(number)
+		resolve = func() (*image, error) {
+			if err == nil {
+				err = img.intact()
+			}
+			return img, err
+		}
+	}
+	go func() {
+		for i, pid := range pids {
+			v := look(pid, inodesOf(wanted))
+			h.post(event{kind: evLook, serial: serials[i], sight: sightOf(v, wanted)})
+		}
+		img, err := resolve()
+		ev := event{kind: evPrepared, number: number, image: img, err: limited(err)}
+		if err == nil && overlap {
+			ev.warnings = memoryWarnings(pids)
+		}
+		if !h.post(ev) && img != nil {
+			img.unpin()
+		}
+	}()
+}
+
+// memoryWarnings compares what the predecessor uses with what is left for a second one like it.
+func memoryWarnings(pids []int) []string {
+	if len(pids) == 0 {
+		return nil
+	}
+	var all []int
+	for _, pid := range pids {
+		all = append(all, tree(pid)...)
+	}
+	use := memoryUse(all)
+	room, where, ok := memoryRoom()
+	if !ok || !crowded(use, room) {
+		return nil
+	}
+	return []string{fmt.Sprintf("the predecessor uses %s, %s has %s left; if both do not fit, use --no-overlap",
+		megabytes(use), where, megabytes(room))}
+}
+
+// crowded tells whether a second one like that which uses use may not fit into room.
+func crowded(use, room uint64) bool { return float64(use)*memoryMargin > float64(room) }
+
+func megabytes(n uint64) string { return strconv.FormatUint(n>>20, 10) + " MB" }
+
+// check runs --check as the program would be run, but nothing tells it of sockets: it has none.
+func (h *host) check(g *generation) (int, error) {
+	return h.program.startShell(h.program.check, g.Image.Dir, inherited(g.Image.environ(nil)))
+}
+
+// build runs --build in the program's directory as it is now; its output is hotwrap's own.
+func (h *host) build() (int, error) {
+	dir, err := unix.Open(h.program.dir, openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("cannot enter directory %q: %w", h.program.dir, err)
+	}
+	defer unix.Close(dir)
+	return h.program.startShell(h.program.build, dir, inherited(h.program.base))
+}
+
+// hook runs a --hook like --check. Where its generation has no image, its directory may be what hangs: then
+// it is a shell that goes there, not hotwrap.
+func (h *host) hook(command string, k hook) (int, error) {
+	p := h.program
+	told := append(k.environ(), p.address()...)
+	if k.Image != nil {
+		return p.startShell(command, k.Image.Dir, apply(inherited(k.Image.environ(nil)), told))
+	}
+	root, err := unix.Open("/", openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("cannot open /: %v", err)
+	}
+	defer unix.Close(root)
+	env := apply(p.own(), p.expandAll(p.env))
+	return p.startShell("cd -- "+quoted(p.dir)+" || exit\n"+command, root, apply(env, told))
+}
+
+// start is spawn; where that fails for a limit, the error names it.
+func (h *host) start(g *generation, w *worker) (int, error) {
+	pid, err := h.spawn(g, w)
+	return pid, limited(err)
+}
+
+// spawn starts one worker of g and listens to it.
+func (h *host) spawn(g *generation, w *worker) (int, error) {
+	serial, img := w.Serial, g.Image
+	uid, gid := h.program.owner()
+	output, err := h.out.begin(serial, g.Number, uid, gid)
+	if err != nil {
+		return 0, err
+	}
+	defer closeEnds(output)
+	l := launch{ready: -1, ack: -1, output: output, sockets: h.traffic.sockets(g.Number, w.Slot), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot), "EINHORN_CHILD_INDEX=" + strconv.Itoa(w.Slot)}}
+	e, err := h.listenTo(serial, &l)
+	if err != nil {
+		h.out.gone(serial)
+		return 0, err
+	}
+	pid, err := h.program.start(img, l)
+	_ = unix.Close(l.report)
+	for _, fd := range []int{l.ready, l.ack} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	if err != nil {
+		h.close(e)
+		h.out.gone(serial)
+		return 0, err
+	}
+	h.ears[serial] = e
+	report := e.report
+	go func() {
+		err := readReport(report, img)
+		_ = report.Close()
+		h.post(event{kind: evExec, serial: serial, err: err})
+	}()
+	if g.State == genStarting && g.Number > 1 {
+		if own, err := oomScoreAdj(os.Getpid()); err == nil {
+			_ = setOOMScoreAdj(pid, min(own+oomRaise, 1000))
+		}
+	}
+	return pid, nil
+}
+
+// listenTo opens the ways by which one worker can speak, and adds their other ends to its launch.
+func (h *host) listenTo(serial int, l *launch) (e ears, err error) {
+	hear := func(n notice, quit <-chan struct{}) bool {
+		select {
+		case h.events <- event{kind: evNotice, serial: serial, notice: n}:
+			return true
+		case <-quit:
+			return false
+		}
+	}
+	if h.notify != nil {
+		if e.notify, err = h.notify.listen(hear); err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
+			if err = h.moveNotify(); err == nil {
+				e.notify, err = h.notify.listen(hear)
+			}
+		}
+		if err != nil {
+			return e, err
+		}
+		l.env = append(l.env, "NOTIFY_SOCKET="+e.notify.path, "EINHORN_SOCK_PATH="+e.notify.ackPath)
+	}
+	if h.limits.ready == readyFD {
+		if l.ready, e.pipe, err = openReadyPipe(hear); err != nil {
+			h.close(e)
+			return e, err
+		}
+	}
+	if h.program.ackFD >= 0 {
+		if l.ack, e.acks, err = openAckSocket(hear); err != nil {
+			h.close(e)
+			_ = unix.Close(l.ready) // no harm if it is none
+			return e, err
+		}
+	}
+	if e.report, l.report, err = openPipe("report"); err != nil {
+		h.close(e)
+		_ = unix.Close(l.ready) // no harm if they are none
+		_ = unix.Close(l.ack)
+	}
+	return e, err
+}
+
+// moveNotify makes a new directory for the workers' sockets: somebody cleaned the old one away.
+func (h *host) moveNotify() error {
+	uid, gid := h.program.owner()
+	next, err := openNotifyDir(h.program.base, uid, gid)
+	if err != nil {
+		return err
+	}
+	h.notify.close()
+	h.notify = next
+	return nil
+}
+
+// disk tells what lies on disk where g's program was found.
+func (h *host) disk(g *generation) diskState { return g.Image.disk(h.program.dir) }
+
+// promote lets g be killed for memory no sooner than anybody else: its processes had a raised score
+// while they were on trial.
+func (h *host) promote(g *generation) {
+	h.sayDrops()
+	own, err := oomScoreAdj(os.Getpid())
+	if err != nil || g.Number == 1 {
+		return
+	}
+	var pids []int
+	for _, w := range g.Workers {
+		pids = append(pids, w.PID)
+	}
+	go func() {
+		for _, pid := range pids {
+			for _, p := range tree(pid) {
+				_ = setOOMScoreAdj(p, own)
+			}
+		}
+	}()
+}
+
+// forget ends the sources of a worker that is gone.
+func (h *host) forget(w *worker) {
+	h.close(h.ears[w.Serial])
+	delete(h.ears, w.Serial)
+	h.out.gone(w.Serial)
+}
+
+// close ends sources. What they had read of a worker that is no more concerns nobody.
+func (h *host) close(e ears) {
+	if e.notify != nil {
+		_ = e.notify.stop()
+	}
+	if e.pipe != nil {
+		_ = e.pipe()
+	}
+	if e.acks != nil {
+		_ = e.acks()
+	}
+	if e.report != nil {
+		_ = e.report.Close()
+	}
+}
+
+func (h *host) release(g *generation) {
+	h.traffic.release(g.Number)
+	if g.Image != nil {
+		g.Image.unpin()
+	}
+}
