@@ -202,16 +202,20 @@ func (c *control) inTurn(turn chan struct{}, look func(*state, facts) (answer ht
 		case <-r.Context().Done():
 			return
 		}
-		st, f, err := c.state(r.Context())
-		answer := func(w http.ResponseWriter, _ *http.Request) {
+		c.looked(r.Context(), turn, look)(w, r)
+	}
+}
+
+// looked is the answer that a look made; then the turn is over, also if the look panics, which net/http catches.
+func (c *control) looked(ctx context.Context, turn <-chan struct{}, look func(*state, facts) http.HandlerFunc) http.HandlerFunc {
+	defer func() { <-turn }()
+	st, f, err := c.state(ctx)
+	if err != nil {
+		return func(w http.ResponseWriter, _ *http.Request) {
 			deny(w, http.StatusServiceUnavailable, "cannot answer: "+err.Error(), "")
 		}
-		if err == nil {
-			answer = look(st, f)
-		}
-		<-turn
-		answer(w, r)
 	}
+	return look(st, f)
 }
 
 func (c *control) identify(st *state, f facts) http.HandlerFunc {

@@ -100,7 +100,7 @@ func (s *supervisor) ended(g *generation, w *worker) {
 		w.State = workerExited
 	case was != workerKilling:
 		w.State = workerStopping
-		if g.State != genDraining && (g.State != genFailed || g.Deadline == 0) { // those have a limit already
+		if g.State != genDraining && (was != workerStopping || w.Limit == 0) { // else it has a limit already
 			w.Limit = s.world.now().add(s.limits.drainTimeout)
 		}
 		s.tellRest(g, w)
@@ -147,12 +147,15 @@ func (s *supervisor) over(w *worker) bool {
 }
 
 // groups are all process groups that are accounted for.
-func (s *supervisor) groups() []int {
-	known := []int{s.Rebuild.PID, s.Hooks.PID}
+func (s *supervisor) groups() map[int]bool {
+	known := map[int]bool{s.Rebuild.PID: true, s.Hooks.PID: true}
 	for _, g := range s.Generations {
-		known = append(known, g.Check)
+		known[g.Check] = true
 		for _, w := range g.Workers {
-			known = append(append(known, w.Group), w.Strays...)
+			known[w.Group] = true
+			for _, group := range w.Strays {
+				known[group] = true
+			}
 		}
 	}
 	return known
@@ -167,6 +170,7 @@ func (s *supervisor) strayed(ev event) {
 
 // found goes on with the end of a worker: what had left its group is told to finish too, or killed where it was.
 func (s *supervisor) found(g *generation, w *worker, groups []int) {
+	groups = slices.DeleteFunc(groups, s.world.empty) // since they were seen
 	w.Search, w.Strays = 0, groups
 	for _, group := range groups {
 		if w.State == workerKilling {
@@ -545,13 +549,11 @@ func (s *supervisor) killGeneration(g *generation) {
 	g.Deadline, g.Report = 0, 0
 	g.Survey, g.Surveyed = surveyNone, 0
 	if s.Stop != nil {
-		s.Stop.Late, s.Status = true, 128+int(syscall.SIGKILL)
+		s.late()
 	}
 	s.killCommand(g.Check)
 	for _, w := range g.Workers {
-		if !s.needed(g, w) {
-			s.killWorker(w)
-		}
+		s.killWorker(w)
 	}
 }
 

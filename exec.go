@@ -482,7 +482,7 @@ func (p *program) startShell(command string, dir int, env []string) (pid int, er
 func fork(args, env []string, files []uintptr, sys *syscall.SysProcAttr) (int, error) {
 	pid, err := syscall.ForkExec(selfPath, append([]string{"hotwrap"}, args...), &syscall.ProcAttr{Env: env, Files: files, Sys: sys})
 	if err != nil {
-		return 0, fmt.Errorf("cannot fork: %w", limited(tooLong(err, env)))
+		return 0, fmt.Errorf("cannot fork: %w", limitedStart(tooLong(err, env)))
 	}
 	return pid, nil
 }
@@ -589,13 +589,13 @@ func readReport(f io.Reader, img *image) error {
 	case doing == "":
 		return nil
 	case doing != "execute":
-		return fmt.Errorf("cannot %s: %w", doing, limited(errno))
+		return fmt.Errorf("cannot %s: %w", doing, limitedStart(errno))
 	case errno == syscall.ENOENT && img.script:
 		e := cannotStart(img.Argv[0], errors.New("its interpreter (the #! line) is not there"))
 		e.code = statusNoExec
 		return e
 	default:
-		return cannotStart(img.Argv[0], limited(errno)) // EAGAIN: too many processes of that user, execve(2)
+		return cannotStart(img.Argv[0], limitedStart(errno)) // EAGAIN: too many processes of that user, execve(2)
 	}
 }
 

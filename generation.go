@@ -107,6 +107,7 @@ type slot struct {
 	Start    instant  `json:"start,omitempty"`    // when its next worker starts
 	Over     bool     `json:"over,omitempty"`     // --respawn gave it up
 	Yielded  bool     `json:"yielded,omitempty"`  // to the successor's worker, while a restart is under way
+	Proved   bool     `json:"proved,omitempty"`   // a worker of it was ready, so the next must show what that one did
 	Told     bool     `json:"told,omitempty"`     // its workers say READY=1, so a successor's must
 	Watched  []string `json:"watched,omitempty"`  // listeners that they were seen to watch, so a successor's must
 }

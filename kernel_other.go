@@ -75,7 +75,7 @@ func serverOf(leader, _ int) (pid int, behind launcherSeen) { return leader, lau
 func runningName(int) string { return "" }
 
 // strays cannot be found.
-func strays([]int) []int { return nil }
+func strays(map[int]bool) []int { return nil }
 
 func holders([]int, map[uint64]string) []int { return nil }
 

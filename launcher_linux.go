@@ -79,11 +79,15 @@ func runningName(pid int) string {
 	return s.name
 }
 
-// strays lists hotwrap's children that are in none of the known groups: what they descend from has ended.
-func strays(known []int) (pids []int) {
+// strays lists hotwrap's children that are in none of the known groups: what they descend from has ended. A leader's pid
+// is its group's number, so as a rule nothing has to be read of any.
+func strays(known map[int]bool) (pids []int) {
 	own := unix.Getpgrp()
 	for _, pid := range childrenOf(os.Getpid()) {
-		if s, ok := readStat(pid); ok && s.pgrp != own && !slices.Contains(known, s.pgrp) {
+		if known[pid] {
+			continue
+		}
+		if s, ok := readStat(pid); ok && s.pgrp != own && !known[s.pgrp] {
 			pids = append(pids, pid)
 		}
 	}

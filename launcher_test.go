@@ -155,7 +155,7 @@ func TestStrays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := started(t, defaultLimits())
 			w := f.newest()
-			f.s.world.search = func(*worker, []int) bool { return true }
+			f.s.world.search = func(*worker, map[int]bool) bool { return true }
 			f.ask(askStop, "SIGTERM")
 			f.surveyed()
 			f.die(f.proc(w.PID), exitStatus{})
@@ -212,4 +212,21 @@ func TestElsewhere(t *testing.T) {
 	f.advance(time.Minute)
 	f.wantSaid("generation 1 failed: not ready after 1m5s; it listens on *:81, 127.0.0.1:9, not on :80",
 		"a program must accept on the descriptor it is given: LISTEN_FDS, or {fd} among its arguments")
+}
+
+// TestStrayReaped: what a search found may have ended, and been reaped, before the supervisor hears of it.
+func TestStrayReaped(t *testing.T) {
+	f := several(t, 1, 0)
+	w := f.s.serving().Workers[0]
+	f.launched(true)
+	stray := f.strayOf(w.Group)
+	f.die(f.proc(w.Group), exitStatus{Code: 1})
+	f.step(event{kind: evChild})
+	f.die(stray, exitStatus{})
+	f.step(event{kind: evChild})
+	f.searching = nil
+	f.step(event{kind: evStrays, serial: w.Serial, groups: []int{stray.pid}})
+	if _, again := f.s.worker(w.Serial); again != nil {
+		f.fatalf("its worker is still there")
+	}
 }

@@ -47,7 +47,18 @@ type limitError struct {
 func (e *limitError) Error() string { return e.error.Error() + " (" + e.limit + ")" }
 func (e *limitError) Unwrap() error { return e.error }
 
-// limited adds to an error the limit that it stands for, if it does, once.
+// limitedStart adds to an error of fork or exec the limit that it stands for, if it does. EAGAIN means a limit there
+// only: fork(2), execve(2).
+func limitedStart(err error) error {
+	if errors.Is(err, syscall.EAGAIN) {
+		if limit := processLimit(); limit != "" {
+			return &limitError{err, limit}
+		}
+	}
+	return limited(err)
+}
+
+// limited adds to an error the limit on files that it stands for, if it does, once.
 func limited(err error) error {
 	var limit string
 	var named *limitError
@@ -60,8 +71,6 @@ func limited(err error) error {
 		}
 	case errors.Is(err, syscall.ENFILE):
 		limit = "the machine's limit on open files"
-	case errors.Is(err, syscall.EAGAIN):
-		limit = processLimit()
 	}
 	if limit == "" {
 		return err

@@ -5,6 +5,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"hotwrap/shim"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,9 +23,14 @@ const (
 )
 
 // lookAsUser forks a helper with the program's user id that looks at pid; the function returned reads
-// what it saw, and may block.
+// what it saw, and may block. Where no helper can be had just now it sees nothing, and says that more could be seen.
 func (p *program) lookAsUser(pid int, inodes []uint64) func() view {
 	cannot := func(err error) func() view {
+		for _, full := range []error{unix.EAGAIN, unix.EMFILE, unix.ENFILE} { // a limit that others have reached
+			if errors.Is(err, full) {
+				return func() view { return view{denied: true} }
+			}
+		}
 		return func() view { return view{blind: fmt.Sprintf("cannot ask a helper: %v", err)} }
 	}
 	r, w, err := os.Pipe()

@@ -39,11 +39,11 @@ func (h *host) look(w *worker, helped bool) {
 	chosen, ls := h.program.stopSignal != 0, h.listeners()
 	go func() {
 		h.lookers <- struct{}{}
+		defer func() { <-h.lookers }()
 		v := see()
 		if starting && slow && len(v.watches) < len(wanted) {
 			v.busy(accepted(v.pids, ls))
 		}
-		<-h.lookers
 		seen := sightOf(v, wanted)
 		switch {
 		case v.watcher != 0:
@@ -98,7 +98,7 @@ func sightOf(v view, wanted map[uint64]string) sight {
 
 // search looks for what a worker whose leader has ended left behind outside its group: setsid, su and their like put
 // what they start into another. As a rule hotwrap has no child that it does not know, and then there is nothing.
-func (h *host) search(w *worker, known []int) bool {
+func (h *host) search(w *worker, known map[int]bool) bool {
 	pids := strays(known)
 	e := h.ears[w.Serial]
 	if len(pids) == 0 || e.notify == nil {

@@ -54,10 +54,17 @@ func (s *supervisor) model(g *generation) *generation {
 	return nil
 }
 
-// mustTell tells whether the worker of a slot must say that it is ready: because its model's does.
-func (s *supervisor) mustTell(g *generation, slot int) bool {
+// mustTell tells whether the worker of a slot must say that it is ready: because its model's does. Where there is none
+// to compare with, because any other does.
+func (s *supervisor) mustTell(g *generation, i int) bool {
 	m := s.model(g)
-	return s.limits.ready == readyAuto && m != nil && slot < len(m.Slots) && m.Slots[slot].Told
+	switch {
+	case s.limits.ready != readyAuto || m == nil:
+		return false
+	case i < len(m.Slots) && m.Slots[i].Proved:
+		return m.Slots[i].Told
+	}
+	return slices.ContainsFunc(m.Slots, func(sl slot) bool { return sl.Told })
 }
 
 // mustWatch lists the listeners that the worker of a slot must watch: those that its model's does. Where there is
@@ -67,7 +74,7 @@ func (s *supervisor) mustWatch(g *generation, slot int) (names []string, any boo
 	switch {
 	case m == nil:
 		return s.limits.listeners, true
-	case slot < len(m.Slots) && len(m.Slots[slot].Watched) > 0:
+	case slot < len(m.Slots) && m.Slots[slot].Proved:
 		return m.Slots[slot].Watched, false
 	}
 	return m.Watched, true
@@ -81,18 +88,19 @@ func (s *supervisor) settled(g *generation, w *worker) {
 	}
 	now := s.world.now()
 	w.State, w.Ready, w.Limit = workerReady, now, 0
+	g.Slots[w.Slot].Proved = true
 	w.Look = now.add(lookAfter)
 	s.world.refresh()
 	switch g.State {
 	case genStarting:
 		s.batchSettled(g, w)
 	case genServing:
-		s.world.promote(g)
 		text := g.who(w) + " ready"
 		if len(g.Slots) == 1 {
 			text += " again"
 		}
 		s.say(info("%s", text).with("pid", w.PID).with("after", now.since(w.Started)).with("by", w.by()))
+		s.fit()
 	case genReady, genDraining, genFailed, genGone: // starting workers there are being stopped
 	}
 }
@@ -448,7 +456,7 @@ func (s *supervisor) unready(g *generation, now instant) string {
 	}
 	text := "not ready after " + after
 	if n := len(g.Slots); n > 1 {
-		text = fmt.Sprintf("%d of %d workers not ready after %s", n-g.readyWorkers(), n, after)
+		text = fmt.Sprintf("%d of %d workers not ready after %s", s.Restart.Begun-g.readyWorkers(), n, after)
 	}
 	return text + strings.Join(lacks, "")
 }

@@ -33,7 +33,7 @@ func (h *host) prepare(g, predecessor *generation, old *image) {
 	for _, l := range h.open() {
 		_ = l.drops() // what the predecessor did not read in time is its own
 	}
-	number, overlap := g.Number, h.limits.overlap
+	number, overlap, wanted := g.Number, h.limits.overlap, h.wanted()
 	var pids, serials []int
 	var like *image
 	if predecessor != nil {
@@ -44,7 +44,6 @@ func (h *host) prepare(g, predecessor *generation, old *image) {
 			}
 		}
 	}
-	wanted := h.wanted()
 	resolve := func() (*image, error) { return h.program.resolve(number, like) }
 	if old != nil {
 		img, err := old.again(number)

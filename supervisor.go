@@ -160,7 +160,7 @@ type world struct {
 	signal     func(pid int, sig syscall.Signal)                   // one process
 	kill       func(group int, sig syscall.Signal)                 // a whole process group
 	empty      func(group int) bool                                // nobody is left in it
-	search     func(w *worker, known []int) bool                   // what it left outside these groups; false: surely nothing; else answers evStrays
+	search     func(w *worker, known map[int]bool) bool            // what it left outside these groups; false: surely nothing; else answers evStrays
 	owns       func(w *worker, n notice) bool                      // the sender is in the worker's tree
 	halted     func(pid int) bool                                  // it is in state T
 	route      func(shares map[int]int)                            // generation → share of the new connections
@@ -413,6 +413,9 @@ func (s *supervisor) askedStop(r request) {
 	if r.Cause == "SIGINT" {
 		s.Stop.INT = now
 	}
+	if s.limits.stopDelay > 0 && s.serving() != nil {
+		s.Stop.Delay = now.add(s.limits.stopDelay)
+	}
 	if n := len(s.Pending); n > 0 {
 		s.say(info("%s that waited will not come: hotwrap is stopping", count(n, "restart")))
 	}
@@ -424,8 +427,7 @@ func (s *supervisor) askedStop(r request) {
 			s.abandon(g, stopped, "hotwrap is stopping")
 		}
 	}
-	if s.limits.stopDelay > 0 && s.serving() != nil {
-		s.Stop.Delay = now.add(s.limits.stopDelay)
+	if s.Stop.Delay != 0 {
 		s.say(info("stopping in %s", brief(s.limits.stopDelay)).with("by", r.by()).tell(upStopping).about(hapStopping, 0))
 	} else {
 		s.say(info("stopping").with("by", r.by()).tell(upStopping).about(hapStopping, 0))
@@ -446,7 +448,9 @@ func (s *supervisor) stopAll() {
 			g.Deadline = min(g.Deadline, limit) // none stays none: KILL is on its way
 		case genFailed:
 			s.relieve(g)
-			g.Deadline = min(g.Deadline, limit)
+			for _, w := range g.Workers {
+				w.Limit = min(w.Limit, limit) // none stays none: it has KILL
+			}
 		case genStarting, genReady, genGone: // abandoned before this, or no more
 		}
 	}
@@ -505,6 +509,16 @@ func (s *supervisor) begin(rs []request) {
 		s.say(s.fresh()("%s; starting %d", r.Watch, g.Number))
 	}
 	s.world.prepare(g, p, old)
+}
+
+// bake is how long a successor must live on beside its warm predecessor; 0 not at all.
+func (p plan) bake() time.Duration {
+	for _, t := range p.Trials {
+		if t.Kind == trialBake {
+			return t.Limit
+		}
+	}
+	return 0
 }
 
 // plan is how the next restart goes, or the first start, which replaces nothing.
@@ -700,8 +714,7 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 // abandon stops a candidate that will not serve, and answers for it.
 func (s *supervisor) abandon(g *generation, res result, reason string) {
 	r := s.Restart
-	g.State, g.Held = genFailed, false
-	g.Deadline = s.world.now().add(s.limits.drainTimeout)
+	g.State, g.Held, g.Deadline = genFailed, false, 0
 	s.killCommand(g.Check)
 	p := s.generation(r.Predecessor)
 	if p != nil {
@@ -714,7 +727,7 @@ func (s *supervisor) abandon(g *generation, res result, reason string) {
 	}
 	for _, w := range slices.Clone(g.Workers) {
 		if w.State != workerReady {
-			s.stopWorker(g, w)
+			s.dismiss(g, w)
 		}
 	}
 	s.relieve(g)
@@ -753,7 +766,7 @@ func (s *supervisor) revive(p *generation) {
 	p.State, p.Fallback, p.Deadline, p.Report, p.Drain = genServing, false, 0, 0, 0
 	p.Survey, p.Surveyed = surveyNone, 0 // the answer may still come: it is about what has ended
 	for i := range p.Slots {
-		p.Slots[i] = slot{Start: now}
+		p.Slots[i].Start, p.Slots[i].Failures, p.Slots[i].Over, p.Slots[i].Yielded = now, 0, false, false
 	}
 	s.next()
 }
@@ -827,9 +840,6 @@ func (s *supervisor) dueGeneration(g *generation, now instant) {
 		s.dueDrain(g, now)
 	case genFailed:
 		s.relieve(g)
-		if g.Deadline.due(now) {
-			s.killGeneration(g)
-		}
 	case genGone:
 	}
 }
@@ -867,17 +877,13 @@ func (s *supervisor) dueWorker(g *generation, w *worker, now instant) {
 		if w.State == workerStarting {
 			w.Blame = "not ready after " + brief(now.since(w.Started))
 		} else {
-			what := g.who(w)
-			if w.Reaped {
-				what = "what " + what + " left behind"
-			}
-			s.say(warning("%s did not end within %s, killed", what, brief(s.limits.drainTimeout)))
+			s.overdue(g, w)
 		}
 		s.killWorker(w)
 	}
 	if w.Goad.due(now) {
 		w.Goad, w.Asked = 0, 0
-		s.world.signal(w.PID, g.stopSignal(w))
+		s.world.signal(w.PID, syscall.SIGTERM) // a launcher's, whatever its server's own was
 		s.world.signal(w.PID, syscall.SIGCONT)
 	}
 	if w.Search.due(now) {
@@ -888,6 +894,22 @@ func (s *supervisor) dueWorker(g *generation, w *worker, now instant) {
 		s.killWorker(w)
 	}
 }
+
+// overdue says of one worker that it, or what it left behind, did not end in time.
+func (s *supervisor) overdue(g *generation, w *worker) {
+	what, limit := g.who(w), s.limits.drainTimeout
+	if w.Reaped {
+		what = "what " + what + " left behind"
+	}
+	if s.Stop != nil {
+		limit = min(limit, s.limits.stopTimeout)
+		s.late()
+	}
+	s.say(warning("%s did not end within %s, killed", what, brief(limit)))
+}
+
+// late notes that an ordered stop needed KILL.
+func (s *supervisor) late() { s.Stop.Late, s.Status = true, 128+int(syscall.SIGKILL) }
 
 // deadlines are all instants at which something is due.
 func (s *supervisor) deadlines() []instant {

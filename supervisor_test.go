@@ -180,7 +180,7 @@ func (f *fakeWorld) owns(w *worker, n notice) bool {
 	return p == nil || p.leader == 0 || p.leader == w.Group && !p.dead
 }
 
-func (f *fakeWorld) search(w *worker, _ []int) bool {
+func (f *fakeWorld) search(w *worker, _ map[int]bool) bool {
 	if f.strayOf(w.Group) == nil {
 		return false
 	}
@@ -241,7 +241,18 @@ func (f *fakeWorld) signal(pid int, sig syscall.Signal) {
 // substitute died by itself.
 func (f *fakeWorld) mayStop(g *generation, w *worker) bool {
 	s := f.s.serving()
-	if w.Ready == 0 || f.s.Ending || g.Fallback || w.Slot >= f.s.Wanted || s == nil || w.Slot >= len(s.Slots) {
+	if w.Ready == 0 || f.s.Ending || g.Fallback || s == nil {
+		return true
+	}
+	if w.Slot >= f.s.Wanted {
+		for i := range f.s.Wanted {
+			if !slices.ContainsFunc(f.s.Generations, func(o *generation) bool { return o.serves(i) }) {
+				return false
+			}
+		}
+		return true
+	}
+	if w.Slot >= len(s.Slots) {
 		return true
 	}
 	if slices.ContainsFunc(f.s.Generations, func(o *generation) bool { return o.serves(w.Slot) }) {
@@ -265,6 +276,7 @@ func (f *fakeWorld) kill(group int, sig syscall.Signal) {
 	now, l := f.clock(), f.s.limits
 	least := min(l.drainTimeout, l.stopTimeout)
 	late := p.stopped != 0 && now.since(p.stopped) >= least-surveyLimit ||
+		server != nil && server.stopped != 0 && now.since(server.stopped) >= least-surveyLimit ||
 		p.orphaned != 0 && now.since(p.orphaned) >= least ||
 		now.since(p.spawned) >= l.readyTimeout
 	if p.hook {

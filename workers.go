@@ -88,13 +88,14 @@ func (s *supervisor) batchSettled(g *generation, w *worker) {
 	}
 	g.Stage = stageBake
 	text := fmt.Sprintf("generation %d has %d of %d workers ready", g.Number, r.Begun, len(g.Slots))
-	if s.limits.bake == 0 || !s.warm() {
+	bake := r.Plan.bake()
+	if bake == 0 || !s.warm() {
 		s.say(info("%s", text).about(hapBatch, g.Number))
 		s.makeRoom(g)
 		return
 	}
-	s.say(info("%s", text).end("baking %s", brief(s.limits.bake)).about(hapBatch, g.Number))
-	r.Phase, g.Deadline = batchBaking, s.world.now().add(s.limits.bake)
+	s.say(info("%s", text).end("baking %s", brief(bake)).about(hapBatch, g.Number))
+	r.Phase, g.Deadline = batchBaking, s.world.now().add(bake)
 }
 
 // makeRoom lets the predecessor's workers finish whose slots the successor serves now. The next batch waits for their
@@ -162,8 +163,7 @@ func (s *supervisor) refill(p *generation) {
 func (s *supervisor) relieve(g *generation) {
 	for _, w := range slices.Clone(g.Workers) {
 		if w.State == workerReady && !s.needed(g, w) {
-			s.stopWorker(g, w)
-			g.Deadline = s.world.now().add(s.limits.drainTimeout)
+			s.dismiss(g, w)
 		}
 	}
 }
@@ -171,11 +171,12 @@ func (s *supervisor) relieve(g *generation) {
 // needed tells whether a ready worker of a failed generation serves on, until the one that is to serve in its slot does.
 func (s *supervisor) needed(g *generation, w *worker) bool {
 	p := s.serving()
-	if g.State != genFailed || w.State != workerReady || p == nil || w.Slot >= len(p.Slots) || s.Ending {
+	delayed := s.Stop != nil && s.Stop.Delay != 0
+	if g.State != genFailed || w.State != workerReady || p == nil || w.Slot >= len(p.Slots) || s.Ending && !delayed {
 		return false
 	}
 	sl := p.Slots[w.Slot]
-	return !sl.Yielded && !sl.Over && !p.serves(w.Slot)
+	return (delayed || !sl.Yielded && !sl.Over) && !p.serves(w.Slot)
 }
 
 // resize notes that one worker more or fewer is wanted.
@@ -205,7 +206,20 @@ func (s *supervisor) resize(r request) {
 	s.fit()
 }
 
-// fit gives the serving generation as many slots as are wanted, when no restart is under way.
+// othersServe tells whether those that stay serve, when fewer are wanted; who was given up among them is tried again.
+func (s *supervisor) othersServe(g *generation) bool {
+	all := true
+	for i := range g.Slots[:s.Wanted] {
+		if g.Slots[i].Over {
+			g.Slots[i].Over, g.Slots[i].Failures, g.Slots[i].Start = false, 0, s.world.now()
+		}
+		all = all && g.serves(i)
+	}
+	return all
+}
+
+// fit gives the serving generation as many slots as are wanted, when no restart is under way. It is asked again when a
+// worker has become ready: one too many serves until then.
 func (s *supervisor) fit() {
 	g := s.serving()
 	if g == nil || s.Restart != nil || s.Ending {
@@ -213,6 +227,9 @@ func (s *supervisor) fit() {
 	}
 	for len(g.Slots) < s.Wanted {
 		g.Slots = append(g.Slots, slot{Start: s.world.now()})
+	}
+	if len(g.Slots) == s.Wanted || !s.othersServe(g) {
+		return
 	}
 	g.Slots = g.Slots[:s.Wanted]
 	for _, w := range slices.Clone(g.Workers) {

@@ -339,3 +339,103 @@ func TestFailedKept(t *testing.T) {
 	f.step(event{kind: evChild})
 	f.wantWorkers("1/2 ready", "1/3 ready", "1/0 ready", "1/1 ready", "2/1 stopping")
 }
+
+// TestFewerServe: when one fewer is wanted, the one too many serves on until all others do, who was given up among them too.
+func TestFewerServe(t *testing.T) {
+	for name, policy := range map[string]respawnPolicy{"given up": respawnNever, "in its pause": respawnAlways} {
+		t.Run(name, func(t *testing.T) {
+			f := several(t, 2, 0)
+			f.s.limits.respawn = policy
+			f.crash(1, 0)
+			if policy == respawnAlways {
+				f.exec()
+				f.crash(1, 0)
+			}
+			f.resize(-1)
+			f.obey()
+			if !f.s.serving().serves(1) {
+				f.fatalf("nobody serves")
+			}
+			f.advance(backoffFirst)
+			f.bring()
+			f.wantWorkers("1/1 stopping", "1/0 ready")
+			f.obey()
+			f.wantWorkers("1/0 ready")
+		})
+	}
+}
+
+// TestStopDelayHalfway: who serves in the middle of a restart serves on while --stop-delay runs; then all go.
+func TestStopDelayHalfway(t *testing.T) {
+	f := several(t, 4, 1)
+	f.s.limits.stopDelay = 10 * time.Second
+	f.ask(askRestart, "SIGHUP")
+	for range 3 {
+		f.bring()
+		f.advance(time.Second)
+		f.obey()
+	}
+	f.ask(askStop, "SIGTERM")
+	f.wantWorkers("1/3 ready", "2/0 ready", "2/1 ready", "2/2 ready", "2/3 stopping")
+	f.advance(10 * time.Second)
+	f.surveyed()
+	f.wantWorkers("1/3 stopping", "2/0 stopping", "2/1 stopping", "2/2 stopping", "2/3 stopping")
+	f.bring()
+	f.obey()
+	if !f.s.done() || f.s.Status != 0 {
+		f.fatalf("done %v, status %d", f.s.done(), f.s.Status)
+	}
+}
+
+// TestReviveKeepsWord: a predecessor that comes back, because its successor without overlap failed, is held to the word
+// that it gave before.
+func TestReviveKeepsWord(t *testing.T) {
+	l := defaultLimits()
+	l.overlap = false
+	f := newFakeWorld(t, l, func() instant { return instant(time.Hour) })
+	f.s.start()
+	f.prepared(nil)
+	f.exec()
+	f.tell()
+	f.advance(lookFirst)
+	f.looked(sight{watched: f.s.limits.listeners})
+	f.want("1 serving")
+	f.ask(askRestart, "SIGHUP")
+	f.prepared(nil)
+	f.surveyed()
+	f.obey()
+	f.exec()
+	f.exit(exitStatus{Code: 1})
+	f.obey()
+	f.want("1 serving")
+	if w := f.newest(); w.Wants&needTold == 0 {
+		f.fatalf("its worker need not say READY=1 any more")
+	}
+}
+
+// TestLimitOnce: a worker that makes room has --drain-timeout for itself and what it leaves behind together.
+func TestLimitOnce(t *testing.T) {
+	f := several(t, 2, 1)
+	f.ask(askRestart, "SIGHUP")
+	f.bring()
+	f.advance(time.Second)
+	f.advance(29 * time.Second)
+	p := f.proc(f.s.generation(1).Workers[0].PID)
+	p.lingers = true
+	f.die(p, exitStatus{})
+	f.step(event{kind: evChild})
+	f.wantWorkers("1/0 stopping", "1/1 ready", "2/0 ready")
+	f.advance(time.Second)
+	f.step(event{kind: evChild})
+	f.wantWorkers("1/1 ready", "2/0 ready", "2/1 starting")
+}
+
+// TestMoreMustTell: a worker more must say READY=1 where the others do.
+func TestMoreMustTell(t *testing.T) {
+	f := several(t, 1, 0)
+	f.step(event{kind: evNotice, serial: 1, notice: notice{ready: true, by: "notify"}})
+	f.resize(1)
+	if w := f.newest(); w.Wants&needTold == 0 {
+		f.fatalf("it need not")
+	}
+}
