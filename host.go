@@ -115,11 +115,8 @@ func (h *host) setUp(cfg *config) error {
 		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
 	}
 	h.limits.heartbeat = watchdogInterval(environ)
-	if cfg.http != "" {
-		if h.http, err = listenHTTP(cfg.http); err != nil {
-			return fmt.Errorf("cannot listen on %q for --http: %w", cfg.http, causeOf(err))
-		}
-		h.say(info("answering on http://%s", h.http.Addr()))
+	if err := h.answerHTTP(cfg.http); err != nil {
+		return err
 	}
 	uid, gid := h.program.owner()
 	if err := h.watch(cfg); err != nil {
@@ -129,6 +126,18 @@ func (h *host) setUp(cfg *config) error {
 		h.say(warning("the program cannot say that it is ready: %v", err))
 	}
 	return h.pidFile.publish()
+}
+
+// answerHTTP opens what --http asks for.
+func (h *host) answerHTTP(addr string) (err error) {
+	if addr == "" {
+		return nil
+	}
+	if h.http, err = listenHTTP(addr); err != nil {
+		return fmt.Errorf("cannot listen on %q for --http: %w", addr, causeOf(err))
+	}
+	h.say(info("answering on http://%s", h.http.Addr()))
+	return nil
 }
 
 // newProgram resolves what of the command line holds for every generation.

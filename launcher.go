@@ -68,7 +68,9 @@ func advise(words []string, dir string) advice {
 
 // adviseShell puts exec before the last command of a text that is nothing but commands behind one another.
 func adviseShell(words []string, _ string) advice {
-	at := slices.IndexFunc(words, func(w string) bool { return len(w) > 1 && w[0] == '-' && strings.HasSuffix(w, "c") })
+	at := slices.IndexFunc(words, func(w string) bool {
+		return strings.HasPrefix(w, "-") && !strings.HasPrefix(w, "--") && strings.HasSuffix(w, "c")
+	})
 	if at < 0 || at+1 >= len(words) {
 		return advice{remedy: inGeneral + " in the script"}
 	}
@@ -78,7 +80,9 @@ func adviseShell(words []string, _ string) advice {
 		before, last = text[:i+2]+" ", strings.TrimSpace(text[i+2:])
 	}
 	first, _, _ := strings.Cut(last, " ")
-	if strings.ContainsAny(strings.ReplaceAll(text, "&&", ""), ";|&<>(){}`\n#") || strings.Contains(first, "=") || first == "" {
+	quoting := strings.Count(before, "'")%2 != 0 || strings.Count(before, `"`)%2 != 0 // that && is none
+	word := slices.Contains([]string{"", "!", "time"}, first) || strings.Contains(first, "=")
+	if quoting || word || strings.ContainsAny(strings.ReplaceAll(text, "&&", ""), ";|&<>(){}`\n#") {
 		return advice{remedy: inGeneral + " in its text"}
 	}
 	if first != "exec" {
@@ -161,8 +165,16 @@ func adviseGo(words []string, _ string) advice {
 		return advice{remedy: inGeneral}
 	}
 	at := 2
-	for at < len(words) && (strings.HasPrefix(words[at], "-") || slices.Contains([]string{"-tags", "-ldflags", "-exec", "-C"}, words[at-1])) {
-		at++
+	for at < len(words) && strings.HasPrefix(words[at], "-") {
+		name, _, whole := strings.Cut(words[at], "=")
+		switch { // of those that go build has too, and that may stand here
+		case slices.Contains([]string{"-race", "-v"}, name), whole && name != "-C" && name != "-exec":
+			at++
+		case slices.Contains([]string{"-tags", "-ldflags", "-gcflags", "-mod"}, name):
+			at += 2
+		default:
+			return advice{remedy: inGeneral}
+		}
 	}
 	end := at
 	for end < len(words) && (end == at || strings.HasSuffix(words[at], ".go") && strings.HasSuffix(words[end], ".go")) {
