@@ -28,7 +28,7 @@ func TestForeign(t *testing.T) {
 				t.Errorf("%s is said to be %s, which there is not", theirs, option)
 			}
 		}
-		if err := foreignOption([]string{theirs + "=1"}); err == nil || remedyFor(err) != "hotwrap calls it "+ours {
+		if err := foreignOption([]string{theirs + "=1"}); err == nil || remedyFor(err) != inOurWords(ours) {
 			t.Errorf("%s: %v", theirs, err)
 		}
 	}

@@ -41,7 +41,7 @@ func (s *supervisor) exited(d death) {
 func (s *supervisor) sweep() {
 	for _, g := range slices.Clone(s.Generations) {
 		for _, w := range slices.Clone(g.Workers) {
-			if !w.Reaped || w.Needs&needExec != 0 || w.Search != 0 {
+			if !w.Reaped || w.Needs&needExec != 0 {
 				continue
 			}
 			if s.over(w) {
@@ -92,11 +92,8 @@ func (s *supervisor) leaderGone(g *generation, w *worker, status exitStatus) {
 func (s *supervisor) ended(g *generation, w *worker) {
 	was := w.State
 	w.Look, w.Alive, w.Watchdog, w.Goad = 0, 0, 0, 0
-	if s.world.search(w, s.groups()) {
-		w.Search = s.world.now().add(searchLimit)
-	}
 	switch {
-	case w.Search == 0 && s.over(w):
+	case s.over(w):
 		w.State = workerExited
 	case was != workerKilling:
 		w.State = workerStopping
@@ -140,10 +137,20 @@ func (s *supervisor) kill(w *worker, sig syscall.Signal) {
 	}
 }
 
-// over tells whether nothing is left of a worker whose leader has ended.
+// over tells whether nothing is left of a worker whose leader has ended, also of what left its group: that is looked
+// for when the group is empty, since until then some may yet leave it.
 func (s *supervisor) over(w *worker) bool {
 	w.Strays = slices.DeleteFunc(w.Strays, s.world.empty)
-	return len(w.Strays) == 0 && s.world.empty(w.Group)
+	if len(w.Strays) > 0 || !s.world.empty(w.Group) {
+		return false
+	}
+	if !w.Searched {
+		w.Searched = true
+		if s.world.search(w, s.groups()) {
+			w.Search = s.world.now().add(searchLimit)
+		}
+	}
+	return w.Search == 0
 }
 
 // groups are all process groups that are accounted for.

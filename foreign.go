@@ -25,7 +25,7 @@ var foreign = map[string]string{
 	"-f": "--name", "--lockfile": "--name", "--command-name": "--name", "--pidfile": "--pid-file", "--pid": "--pid-file",
 	"--status-file": "hotwrap status --json", "-D": "nothing: a service manager does that",
 	"--daemonize": "nothing: a service manager does that", "--daemon": "nothing: a service manager does that",
-	"--no-daemon": "nothing: it never is a daemon", "-k": "--die-with-parent", "--kill-children-on-exit": "--die-with-parent",
+	"--no-daemon": "nothing: it never is a daemon", "-k": "--die-with-parent; for a time to KILL --drain-timeout", "--kill-children-on-exit": "--die-with-parent",
 
 	"--cwd": "--dir (-C)", "--chdir": "--dir (-C)", "--workdir": "--dir (-C)", "--uid": "--user (-u)",
 	"--gid": "--user (-u) USER:GROUP", "--group": "--user (-u) USER:GROUP", "--nice": "nothing: start it by nice",
@@ -75,8 +75,16 @@ func foreignOption(args []string) error {
 			ours, known = foreign[name]
 		}
 		if known {
-			return &usageError{fmt.Sprintf("no such option %s", name), "hotwrap calls it " + ours}
+			return &usageError{fmt.Sprintf("no such option %s", name), inOurWords(ours)}
 		}
 	}
 	return nil
+}
+
+// inOurWords is the hint: our name for it, or why there is none.
+func inOurWords(ours string) string {
+	if why, none := strings.CutPrefix(ours, "nothing: "); none {
+		return "hotwrap has none: " + why
+	}
+	return "hotwrap calls it " + ours
 }

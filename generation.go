@@ -96,6 +96,7 @@ type worker struct {
 	Elsewhere []string      `json:"elsewhere,omitempty"` // where it listens, which is none of the listeners
 	Withheld  string        `json:"withheld,omitempty"`  // who did not hand the listeners on, and to whom
 	Search    instant       `json:"search,omitempty"`    // they are looked for until then
+	Searched  bool          `json:"searched,omitempty"`  // they were, or are being
 	Says      string        `json:"says,omitempty"`      // its last STATUS=
 	Closed    bool          `json:"closed,omitempty"`    // told to finish, it has let go of all listeners
 	Word      string        `json:"word,omitempty"`      // by which way it said that it is ready

@@ -238,3 +238,23 @@ func TestStrayReaped(t *testing.T) {
 		f.fatalf("its worker is still there")
 	}
 }
+
+// TestStrayLeavesLate: what leaves the group of a launcher after that has ended is found too, and hotwrap waits for it.
+func TestStrayLeavesLate(t *testing.T) {
+	f := several(t, 1, 0)
+	w := f.s.serving().Workers[0]
+	f.s.limits.respawn = respawnNever
+	f.launched(false)
+	f.die(f.proc(w.Group), exitStatus{})
+	f.step(event{kind: evChild})
+	f.proc(w.Group).strays = true // setsid -f
+	f.step(event{kind: evTime})
+	if f.s.done() || len(f.searching) != 1 {
+		f.fatalf("done %v, %d searches", f.s.done(), len(f.searching))
+	}
+	f.searched()
+	f.obey()
+	if !f.s.done() {
+		f.fatalf("hotwrap does not end")
+	}
+}

@@ -320,6 +320,9 @@ func (cfg *config) checkOutput() error {
 	if cfg.quiet && cfg.verbose {
 		return usage("--quiet and --verbose: it is one or the other")
 	}
+	if strings.HasPrefix(cfg.logFile, "|") {
+		return &usageError{fmt.Sprintf("--log-file %q: it is a file", cfg.logFile), "--capture writes to standard output, and so to the shell's pipe"}
+	}
 	if cfg.logFile != "" && cfg.capture {
 		return &usageError{"--log-file and --capture: it is one or the other", "--capture writes to hotwrap's own standard output and error"}
 	}
@@ -520,6 +523,9 @@ type signalValue struct{ sig syscall.Signal }
 func (v *signalValue) Set(text string) (err error) {
 	if v.sig, err = parseSignal(text); err != nil {
 		return fmt.Errorf("there is no such signal on %s", runtime.GOOS)
+	}
+	if v.sig == syscall.SIGSTOP || v.sig == syscall.SIGCONT {
+		return errors.New("it ends no program")
 	}
 	return nil
 }

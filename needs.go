@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -444,19 +445,20 @@ func (s *supervisor) unready(g *generation, now instant) string {
 	case g.Check != 0:
 		return "--check did not end within " + after
 	}
-	var lacks []string // the same of many workers is told once
+	var slow, lacks []string // the same of many workers is told once
 	for _, w := range g.Workers {
 		if w.State != workerStarting {
 			continue
 		}
 		after = brief(now.since(w.Started))
+		slow = append(slow, strconv.Itoa(w.Slot))
 		if text := s.lacks(g, w); !slices.Contains(lacks, text) {
 			lacks = append(lacks, text)
 		}
 	}
 	text := "not ready after " + after
 	if n := len(g.Slots); n > 1 {
-		text = fmt.Sprintf("%d of %d workers not ready after %s", s.Restart.Begun-g.readyWorkers(), n, after)
+		text = fmt.Sprintf("%s of %d not ready after %s", count(len(slow), "worker"), n, after) + " (" + strings.Join(slow, ", ") + ")"
 	}
 	return text + strings.Join(lacks, "")
 }
@@ -477,7 +479,11 @@ func (s *supervisor) lacks(g *generation, w *worker) (text string) {
 	if there := s.elsewhere(g, w); there != "" {
 		text += "; " + there
 	} else if lacks := s.unwatched(g, w); w.Needs&needWatch != 0 && len(lacks) > 0 {
-		text += fmt.Sprintf("; nobody serves %q", strings.Join(lacks, ", "))
+		who := "nobody serves"
+		if len(g.Slots) > 1 { // others may
+			who = "does not serve"
+		}
+		text += fmt.Sprintf("; %s %q", who, strings.Join(lacks, ", "))
 	}
 	if s.world.halted(w.PID) {
 		text += fmt.Sprintf("; pid %d is stopped (state T)", w.PID)

@@ -173,6 +173,9 @@ func TestBatchFails(t *testing.T) {
 				f.fatalf("verdict %q", f.answers["1"])
 			}
 			f.wantSaid("generation 1 serves on, 2 of its 4 workers are started again")
+			if name == "is not ready in time" {
+				f.wantSaid("2 workers of 4 not ready after 1m (2, 3); does not serve \"web\"; generation 1")
+			}
 			kept := f.s.generation(2).readyWorkers()
 			if name != "one of those before" && kept != 2 {
 				f.fatalf("%d workers of the failed generation serve on until they are replaced", kept)
