@@ -81,7 +81,7 @@ type worker struct {
 	Watchdog  instant       `json:"watchdog,omitempty"` // the next must have come by then
 	Again     instant       `json:"again,omitempty"`    // KILL was not enough until now
 	Reaped    bool          `json:"reaped,omitempty"`   // its leader is dead; the group, or the word about exec, is awaited
-	Limit     instant       `json:"limit,omitempty"`    // KILL: a respawn that is not ready, a group that outlived its leader
+	Limit     instant       `json:"limit,omitempty"`    // KILL: a respawn that is not ready, one that was told alone to finish, a group that outlived its leader
 	Status    exitStatus    `json:"status"`
 	ExecErr   string        `json:"exec_error,omitempty"`
 	ExecCode  int           `json:"exec_code,omitempty"` // hotwrap's exit status for that
@@ -137,7 +137,7 @@ type generation struct {
 	Cause      string        `json:"cause"`
 	Image      *image        `json:"image,omitempty"`
 	Started    instant       `json:"started"`
-	Deadline   instant       `json:"deadline,omitempty"` // starting: not ready in time; ready: end of this trial; draining, failed: KILL
+	Deadline   instant       `json:"deadline,omitempty"` // starting: not ready in time, or a batch has baked; ready: end of this trial; draining: KILL
 	Busy       bool          `json:"busy,omitempty"`     // its image is being prepared
 	Check      int           `json:"check,omitempty"`    // pid of --check while it runs
 	Held       bool          `json:"held,omitempty"`     // prepared, but waits for its predecessor's end (--no-overlap)
@@ -172,6 +172,22 @@ func (g *generation) readyWorkers() int {
 		}
 	}
 	return n
+}
+
+// slot is the place of that index; nil where fewer are wanted by now, or there never were so many.
+func (g *generation) slot(i int) *slot {
+	if i >= len(g.Slots) {
+		return nil
+	}
+	return &g.Slots[i]
+}
+
+// proved is that place if a worker of it was ready: the next must show what that one did. Else nil.
+func (g *generation) proved(i int) *slot {
+	if sl := g.slot(i); sl != nil && sl.Proved {
+		return sl
+	}
+	return nil
 }
 
 // serves tells whether a ready worker is in that slot.

@@ -59,24 +59,24 @@ func (s *supervisor) model(g *generation) *generation {
 // to compare with, because any other does.
 func (s *supervisor) mustTell(g *generation, i int) bool {
 	m := s.model(g)
-	switch {
-	case s.limits.ready != readyAuto || m == nil:
+	if s.limits.ready != readyAuto || m == nil {
 		return false
-	case i < len(m.Slots) && m.Slots[i].Proved:
-		return m.Slots[i].Told
+	}
+	if sl := m.proved(i); sl != nil {
+		return sl.Told
 	}
 	return slices.ContainsFunc(m.Slots, func(sl slot) bool { return sl.Told })
 }
 
 // mustWatch lists the listeners that the worker of a slot must watch: those that its model's does. Where there is
 // none to compare with, any one will do: of those that the model's other workers watch, for the first generation of all.
-func (s *supervisor) mustWatch(g *generation, slot int) (names []string, any bool) {
+func (s *supervisor) mustWatch(g *generation, i int) (names []string, any bool) {
 	m := s.model(g)
-	switch {
-	case m == nil:
+	if m == nil {
 		return s.limits.listeners, true
-	case slot < len(m.Slots) && m.Slots[slot].Proved:
-		return m.Slots[slot].Watched, false
+	}
+	if sl := m.proved(i); sl != nil {
+		return sl.Watched, false
 	}
 	return m.Watched, true
 }
@@ -217,8 +217,8 @@ func (s *supervisor) told(g *generation, w *worker, by string) {
 		}
 	}
 	w.Word = by
-	if w.Slot < len(g.Slots) { // else one fewer was asked for
-		g.Slots[w.Slot].Told = true
+	if sl := g.slot(w.Slot); sl != nil {
+		sl.Told = true
 	}
 	if w.State != workerStarting {
 		return
@@ -242,8 +242,7 @@ func (s *supervisor) looked(ev event) {
 	}
 	w.Watched = append(w.Watched, lacking(ev.sight.watched, w.Watched)...)
 	g.Watched = append(g.Watched, lacking(ev.sight.watched, g.Watched)...)
-	if w.Slot < len(g.Slots) {
-		sl := &g.Slots[w.Slot]
+	if sl := g.slot(w.Slot); sl != nil {
 		sl.Watched = append(sl.Watched, lacking(ev.sight.watched, sl.Watched)...)
 	}
 	if w.Server = cmp.Or(ev.sight.server, w.Server); w.Server == w.PID {
@@ -262,13 +261,21 @@ func (s *supervisor) looked(ev event) {
 	}
 }
 
+// once tells whether this is spoken of for the first time.
+func (s *supervisor) once(what string) bool {
+	if slices.Contains(s.Hinted, what) {
+		return false
+	}
+	s.Hinted = append(s.Hinted, what)
+	return true
+}
+
 // launched warns, once, of what stands between hotwrap and a server.
 func (s *supervisor) launched(see sight) {
 	name := see.behind.name
-	if name == "" || slices.Contains(s.Hinted, launcherHint) {
+	if name == "" || !s.once(launcherHint) {
 		return
 	}
-	s.Hinted = append(s.Hinted, launcherHint)
 	switch {
 	case slices.Contains(inits, name):
 		s.say(warning("%s stands between hotwrap and the program", name).end("%s", see.behind.remedy))
@@ -317,8 +324,7 @@ func (s *supervisor) lookedStarting(g *generation, w *worker, see sight) {
 
 // astray warns of a program that listens elsewhere and not where it should, long before that is an error.
 func (s *supervisor) astray(g *generation, w *worker, now instant) {
-	if text := s.elsewhere(g, w); text != "" && now.since(w.Started) >= astrayAfter && !slices.Contains(s.Hinted, text) {
-		s.Hinted = append(s.Hinted, text)
+	if text := s.elsewhere(g, w); text != "" && now.since(w.Started) >= astrayAfter && s.once(text) {
 		s.say(warning("generation %d is not ready: %s", g.Number, text))
 	}
 }
@@ -388,8 +394,7 @@ func (s *supervisor) advice(g *generation) string {
 }
 
 func (s *supervisor) hintAt(text string) {
-	if text != "" && !slices.Contains(s.Hinted, text) {
-		s.Hinted = append(s.Hinted, text)
+	if text != "" && s.once(text) {
 		s.say(hint("%s", text))
 	}
 }
@@ -422,8 +427,7 @@ func (s *supervisor) hints(g *generation, see sight) {
 	for _, addr := range see.others {
 		if g.Watched == nil && see.blind == "" && len(s.limits.listeners) > 0 {
 			s.hintAt(fmt.Sprintf("the program listens on %s, not on %s", shortAddr(addr, "*"), strings.Join(s.limits.addresses, ", ")))
-		} else if s.limits.overlap && !slices.Contains(s.Hinted, addr) {
-			s.Hinted = append(s.Hinted, addr)
+		} else if s.limits.overlap && s.once(addr) {
 			s.say(hint("generation %d also listens on %s; use -l NAME=%s or --no-overlap", g.Number, addr, addr))
 		}
 	}

@@ -117,7 +117,10 @@ func (s *supervisor) makeRoom(g *generation) {
 }
 
 // yielded tells whether w is in a slot that its successor serves.
-func (g *generation) yielded(w *worker) bool { return w.Slot < len(g.Slots) && g.Slots[w.Slot].Yielded }
+func (g *generation) yielded(w *worker) bool {
+	sl := g.slot(w.Slot)
+	return sl != nil && sl.Yielded
+}
 
 // dismiss tells one worker to finish, within the drain limit. Whatever ends it now is no crash of its slot any more.
 func (s *supervisor) dismiss(g *generation, w *worker) {
@@ -172,11 +175,11 @@ func (s *supervisor) relieve(g *generation) {
 func (s *supervisor) needed(g *generation, w *worker) bool {
 	p := s.serving()
 	delayed := s.Stop != nil && s.Stop.Delay != 0
-	if g.State != genFailed || w.State != workerReady || p == nil || w.Slot >= len(p.Slots) || s.Ending && !delayed {
+	if g.State != genFailed || w.State != workerReady || p == nil || s.Ending && !delayed {
 		return false
 	}
-	sl := p.Slots[w.Slot]
-	return (delayed || !sl.Yielded && !sl.Over) && !p.serves(w.Slot)
+	sl := p.slot(w.Slot)
+	return sl != nil && (delayed || !sl.Yielded && !sl.Over) && !p.serves(w.Slot)
 }
 
 // resize notes that one worker more or fewer is wanted.
