@@ -12,7 +12,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -190,26 +189,15 @@ func ackNumber(env []string, taken int) (int, error) {
 // openAckSocket makes what EINHORN_SOCK_FD names: a stream socket that is connected already, for acks. The worker's end is
 // the caller's, to pass on and to close; stop is to be called once. Anything else that comes in is thrown away.
 func openAckSocket(post poster) (workerEnd int, stop func() []notice, err error) {
-	var ends [2]int
-	syscall.ForkLock.RLock() // there is no SOCK_CLOEXEC on darwin
-	if ends, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0); err == nil {
-		unix.CloseOnExec(ends[0])
-		unix.CloseOnExec(ends[1])
-	}
-	syscall.ForkLock.RUnlock()
+	r, workerEnd, err := openPair("ack socket", func(fds []int) error {
+		ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		copy(fds, ends[:])
+		return err
+	})
 	if err != nil {
 		return -1, nil, fmt.Errorf("cannot make an ack socket: %w", err)
 	}
-	_ = unix.SetNonblock(ends[0], true)
-	r := os.NewFile(uintptr(ends[0]), "ack socket")
-	done, told := make(chan struct{}), make(chan []notice, 1)
-	go func() { told <- hearAcks(r, post, done) }()
-	return ends[1], func() []notice {
-		close(done)
-		_ = r.SetReadDeadline(longAgo)
-		defer r.Close()
-		return <-told
-	}, nil
+	return workerEnd, hearOn(r, post, hearAcks), nil
 }
 
 // hearAcks reads r to its end or until done, and posts every ack. It returns what could not be posted. The kernel names

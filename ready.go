@@ -307,15 +307,23 @@ func receive(fd int, buf, oob []byte) (got received) {
 
 // openPipe makes a pipe: hotwrap's end never blocks, the program's does, as programs expect.
 func openPipe(name string) (read *os.File, write int, err error) {
+	if read, write, err = openPair(name, syscall.Pipe); err != nil { // os.Pipe would make the write end O_NONBLOCK
+		err = fmt.Errorf("cannot open a pipe: %w", err)
+	}
+	return read, write, err
+}
+
+// openPair makes two connected descriptors: hotwrap's end, which never blocks, and the program's.
+func openPair(name string, open func(fds []int) error) (ours *os.File, theirs int, err error) {
 	var fds [2]int
-	syscall.ForkLock.RLock() // there is no pipe2 on darwin; and os.Pipe would make the write end O_NONBLOCK
-	if err = syscall.Pipe(fds[:]); err == nil {
+	syscall.ForkLock.RLock() // darwin has neither pipe2 nor SOCK_CLOEXEC
+	if err = open(fds[:]); err == nil {
 		unix.CloseOnExec(fds[0])
 		unix.CloseOnExec(fds[1])
 	}
 	syscall.ForkLock.RUnlock()
 	if err != nil {
-		return nil, -1, fmt.Errorf("cannot open a pipe: %w", err)
+		return nil, -1, err
 	}
 	_ = unix.SetNonblock(fds[0], true)
 	return os.NewFile(uintptr(fds[0]), name), fds[1], nil
@@ -329,14 +337,19 @@ func openReadyPipe(post poster) (writeFD int, stop func() []notice, err error) {
 	if err != nil {
 		return -1, nil, err
 	}
+	return writeFD, hearOn(r, post, hearNewline), nil
+}
+
+// hearOn runs hear on hotwrap's end of a pair until stop is called, once. What was read but not posted is returned.
+func hearOn(r *os.File, post poster, hear func(*os.File, poster, <-chan struct{}) []notice) (stop func() []notice) {
 	done, told := make(chan struct{}), make(chan []notice, 1)
-	go func() { told <- hearNewline(r, post, done) }()
-	return writeFD, func() []notice {
+	go func() { told <- hear(r, post, done) }()
+	return func() []notice {
 		close(done)
 		_ = r.SetReadDeadline(longAgo)
 		defer r.Close()
 		return <-told
-	}, nil
+	}
 }
 
 // hearNewline reads r to its end or until done, and posts ready at the first newline. It returns what could not be posted.
