@@ -121,6 +121,14 @@ func eachDescriptor(pid int, fn func(fd int, link []byte) bool) error {
 	return errors.Join(err, failed)
 }
 
+// eachSocket calls fn with the inode of every socket that a process has open, until fn says false.
+func eachSocket(pid int, fn func(inode uint64) bool) error {
+	return eachDescriptor(pid, func(_ int, link []byte) bool {
+		inode, ok := socketLink(link)
+		return !ok || fn(inode)
+	})
+}
+
 func denies(err error) bool { return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) }
 
 // socketLink is the inode in a link like "socket:[12345]".

@@ -115,10 +115,8 @@ func straysOf(pids []int, line string, listeners map[uint64]string) (groups []in
 
 // holdsAny tells whether a process has one of the sockets open, as far as it may be looked into.
 func holdsAny(pid int, sockets map[uint64]string) (holds bool) {
-	err := eachDescriptor(pid, func(_ int, link []byte) bool {
-		if inode, ok := socketLink(link); ok && sockets[inode] != "" {
-			holds = true
-		}
+	err := eachSocket(pid, func(inode uint64) bool {
+		holds = sockets[inode] != ""
 		return !holds
 	})
 	return holds || denies(err)

@@ -32,9 +32,10 @@ func inodesOf(wanted map[uint64]string) []uint64 {
 func (h *host) look(w *worker, helped bool) {
 	serial, pid, last, wanted := w.Serial, w.PID, w.State == workerReady, h.wanted()
 	starting, slow := w.State == workerStarting, w.Pause >= lookElsewhere
-	see := func() view { return look(pid, inodesOf(wanted)) }
+	inodes := inodesOf(wanted)
+	see := func() view { return look(pid, inodes) }
 	if helped && h.program.user != nil {
-		see = h.program.lookAsUser(pid, inodesOf(wanted))
+		see = h.program.lookAsUser(pid, inodes)
 	}
 	chosen, ls := h.program.stopSignal != 0, h.listeners()
 	go func() {
@@ -56,9 +57,9 @@ func (h *host) look(w *worker, helped bool) {
 			seen.by, seen.deprived = deprived(v.pids, wanted)
 		}
 		if last || starting && slow { // a list of all that listens on this machine
-			seen.others = otherListeners(v.pids, inodesOf(wanted))
+			seen.others = otherListeners(v.pids, inodes)
 		}
-		if seen.by != "" && len(seen.others) > 0 && len(otherListeners(holders(v.pids, wanted), inodesOf(wanted))) > 0 {
+		if seen.by != "" && len(seen.others) > 0 && len(otherListeners(holders(v.pids, wanted), inodes)) > 0 {
 			seen.by = "" // who listens elsewhere has them: it is no launcher
 		}
 		h.post(event{kind: evLook, serial: serial, sight: seen})

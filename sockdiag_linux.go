@@ -323,12 +323,10 @@ func unixSockets(want func(unixSocket) bool) (sockets []unixSocket) {
 // eachHeld calls fn once for every socket inode that the processes have open and that is wanted.
 func eachHeld[T any](pids []int, wanted map[uint64]T, fn func(T)) {
 	for _, pid := range pids {
-		_ = eachDescriptor(pid, func(_ int, link []byte) bool {
-			if inode, ok := socketLink(link); ok {
-				if what, ok := wanted[inode]; ok {
-					delete(wanted, inode)
-					fn(what)
-				}
+		_ = eachSocket(pid, func(inode uint64) bool {
+			if what, ok := wanted[inode]; ok {
+				delete(wanted, inode)
+				fn(what)
 			}
 			return len(wanted) > 0
 		})
@@ -396,8 +394,7 @@ func accepted(pids []int, ls []*listener) map[uint64]int {
 	}
 	by := map[uint64]int{}
 	for _, pid := range pids {
-		_ = eachDescriptor(pid, func(_ int, link []byte) bool {
-			inode, _ := socketLink(link)
+		_ = eachSocket(pid, func(inode uint64) bool {
 			if l := from[inode]; l != nil {
 				by[l.inode] = pid
 			}
@@ -415,9 +412,8 @@ func holdOthers(pids []int, ls []*listener) bool {
 	}
 	for _, pid := range pids {
 		found := false
-		_ = eachDescriptor(pid, func(_ int, link []byte) bool {
-			inode, ok := socketLink(link)
-			found = ok && !own[inode]
+		_ = eachSocket(pid, func(inode uint64) bool {
+			found = !own[inode]
 			return !found
 		})
 		if found {
@@ -607,8 +603,8 @@ func holderOf(wanted map[uint64]bool) (h holder, found bool) {
 	}
 	count := 0
 	_ = eachNumber("/proc", func(_, pid int) bool {
-		_ = eachDescriptor(pid, func(_ int, link []byte) bool {
-			if inode, ok := socketLink(link); ok && wanted[inode] {
+		_ = eachSocket(pid, func(inode uint64) bool {
+			if wanted[inode] {
 				h, found = holder{pid, commandOf(pid)}, true
 			}
 			return !found

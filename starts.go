@@ -54,10 +54,10 @@ func (h *host) prepare(g, predecessor *generation, old *image) {
 			return img, err
 		}
 	}
+	inodes := inodesOf(wanted)
 	go func() {
 		for i, pid := range pids {
-			v := look(pid, inodesOf(wanted))
-			h.post(event{kind: evLook, serial: serials[i], sight: sightOf(v, wanted)})
+			h.post(event{kind: evLook, serial: serials[i], sight: sightOf(look(pid, inodes), wanted)})
 		}
 		img, err := resolve()
 		ev := event{kind: evPrepared, number: number, image: img, err: limited(err)}
