@@ -50,6 +50,21 @@ type loadTarget struct {
 	speaks              spoken
 	status              int // of the first answer
 	err                 error
+	talk                *talk // another protocol than HTTP; nil none
+}
+
+// talk is a protocol of requests and answers.
+type talk struct {
+	request func(keep bool) []byte
+	answer  func(from *bufio.Reader) (status int, last bool, err error) // last: the server ends the connection
+}
+
+// talks is how t is asked.
+func (t loadTarget) talks() talk {
+	if t.talk != nil {
+		return *t.talk
+	}
+	return talk{httpRequest, func(from *bufio.Reader) (int, bool, error) { return readWhole(from, t.speaks) }}
 }
 
 // guest is one client.
@@ -141,15 +156,22 @@ func (a *guest) exchange(ctx context.Context) (status int, last bool, err error)
 	}
 	a.used = true
 	_ = a.conn.SetDeadline(time.Now().Add(a.limit))
-	wish := "close"
-	if a.keep {
-		wish = "keep-alive"
-	}
-	request := "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: hotwrap-doctor\r\nAccept: */*\r\nConnection: " + wish + "\r\n\r\n"
-	if _, err := io.WriteString(a.conn, request); err != nil {
+	how := a.target.talks()
+	if _, err := a.conn.Write(how.request(a.keep)); err != nil {
 		return 0, true, err
 	}
-	return readWhole(a.read, a.target.speaks)
+	if _, err := a.read.Peek(1); err != nil {
+		return 0, true, err
+	}
+	return how.answer(a.read)
+}
+
+func httpRequest(keep bool) []byte {
+	wish := "close"
+	if keep {
+		wish = "keep-alive"
+	}
+	return []byte("GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: hotwrap-doctor\r\nAccept: */*\r\nConnection: " + wish + "\r\n\r\n")
 }
 
 // errCut is an answer that ends before it is complete.
@@ -157,9 +179,6 @@ var errCut = errors.New("the answer is cut short")
 
 // readWhole reads one answer.
 func readWhole(from *bufio.Reader, speaks spoken) (status int, last bool, err error) {
-	if _, err := from.Peek(1); err != nil {
-		return 0, true, err
-	}
 	answer, err := http.ReadResponse(from, nil)
 	if err != nil {
 		return 0, true, errors.Join(errCut, err)

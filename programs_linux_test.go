@@ -297,7 +297,7 @@ func (p *programRun) run() {
 func (p *programRun) load(ctx context.Context) <-chan outcome {
 	at := loadTarget{network: p.network, addr: p.addr, speaks: spokenHTTP}
 	if script := filepath.Join(p.home, "index.php"); p.documented.files["index.php"] != "" {
-		return startCGI(ctx, at, script)
+		at.talk = cgi(script)
 	}
 	return startLoad(ctx, []loadTarget{at}, loadPatience)
 }
