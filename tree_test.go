@@ -69,10 +69,14 @@ func TestWatchTree(t *testing.T) {
 // byHand is a watcher of the tree at dir that does nothing by itself: the test has its events and its clock.
 func byHand(t *testing.T, dir string) *watcher {
 	t.Helper()
-	w := newWatcher(watchConfig{
+	return armedByHand(watchConfig{
 		program: []string{"./app"}, dir: dir, paths: []string{"."}, debounce: 100 * time.Millisecond,
 		find: func() (string, error) { return dir + "/app", nil },
-	}, realDisk())
+	})
+}
+
+func armedByHand(c watchConfig) *watcher {
+	w := newWatcher(c, realDisk())
 	w.disk.add = func(string) error { return nil }
 	w.disk.remove = w.disk.add
 	w.choose()
@@ -162,15 +166,10 @@ func TestWatchTreeRemoved(t *testing.T) {
 // In the root directory events have names with two slashes.
 func TestWatchRoot(t *testing.T) {
 	const dir = "/usr" // as /app in a container
-	w := newWatcher(watchConfig{
+	w := armedByHand(watchConfig{
 		program: []string{dir + "/app"}, dir: "/", paths: []string{"/*.none"}, watchProgram: true, debounce: time.Second,
 		find: func() (string, error) { return dir + "/app", nil },
-	}, realDisk())
-	w.disk.add = func(string) error { return nil }
-	w.disk.remove = w.disk.add
-	w.choose()
-	w.arm(time.Now())
-	w.rest()
+	})
 	if w.heard(fsnotify.Event{Name: "//a.none", Op: fsnotify.Create}, time.Now()); w.deadline().IsZero() {
 		t.Error("a file there is not heard of")
 	}
