@@ -258,3 +258,17 @@ func TestStrayLeavesLate(t *testing.T) {
 		f.fatalf("hotwrap does not end")
 	}
 }
+
+// TestAdviceOnWhich: of several workers the advice is on one that was seen to watch nothing, not on the first.
+func TestAdviceOnWhich(t *testing.T) {
+	l := defaultLimits()
+	l.workers = 2
+	f := newFakeWorld(t, l, func() instant { return instant(time.Hour) })
+	f.s.start()
+	f.prepared(nil)
+	f.step(event{kind: evExec, serial: 1})
+	f.exec()
+	f.step(event{kind: evLook, serial: 1, sight: sight{watched: l.listeners}})
+	f.exit(exitStatus{Code: 1})
+	f.wantSaid("worker 1: exited 1", "if it found its address in use")
+}

@@ -372,10 +372,11 @@ func (s *supervisor) withheld(g *generation, w *worker) string {
 
 // advice is what to do about a generation that fails: what stands before the program is to blame, or how it is used.
 func (s *supervisor) advice(g *generation) string {
-	if g.Image == nil || len(s.limits.listeners) == 0 || !slices.ContainsFunc(g.Workers, func(w *worker) bool { return len(w.Watched) == 0 }) {
+	at := slices.IndexFunc(g.Workers, func(w *worker) bool { return len(w.Watched) == 0 })
+	if g.Image == nil || len(s.limits.listeners) == 0 || at < 0 {
 		return ""
 	}
-	w, a := g.Workers[0], g.Image.advice
+	w, a := g.Workers[at], g.Image.advice
 	switch {
 	case s.model(g) != nil && !a.locks:
 		return ""
