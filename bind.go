@@ -28,7 +28,8 @@ type listener struct {
 	addr    string // as shown: 127.0.0.1:8080, [::]:8080, /run/a.sock, @abstract
 	fd      int    // close-on-exec here; never in an os.File
 	inode   uint64
-	pin     int // the number wanted in the program, -1: the next free one from 3
+	pin     int  // the number wanted in the program, -1: the next free one from 3
+	lent    bool // whoever handed it to hotwrap has it too, and goes on with it afterwards
 
 	backlog int
 	file    *socketFile  // the path, if we made it
@@ -292,6 +293,7 @@ func (s listenSpec) bindInet(at netip.AddrPort) (fd int, err error) {
 		err = unix.Bind(fd, sa)
 	}
 	if err == nil && s.tcp() && at.Port() != 0 {
+		makeSteerable(fd)
 		err = unix.Listen(fd, backlog)
 	}
 	if err != nil {
@@ -384,10 +386,14 @@ func (s listenSpec) openGiven() (*listener, error) {
 		return nil, err
 	}
 	l, err := s.newListener(fd, nil)
-	if err == nil && s.source >= firstListenFD {
+	if err != nil {
+		return nil, err
+	}
+	l.lent = true
+	if s.source >= firstListenFD {
 		unix.CloseOnExec(s.source)
 	}
-	return l, err
+	return l, nil
 }
 
 // inheritListeners takes the sockets that a service manager passes in LISTEN_FDS, sd_listen_fds(3). There are none if
@@ -418,7 +424,7 @@ func inheritListeners(environ []string) ([]*listener, error) {
 			return nil, fmt.Errorf("cannot take descriptor %d (%q) of LISTEN_FDS: %w", fd, name, err)
 		}
 		unix.CloseOnExec(fd)
-		l.name, ls[i] = name, l
+		l.name, l.lent, ls[i] = name, true, l
 	}
 	return ls, nil
 }
@@ -552,11 +558,12 @@ func (l *listener) refresh() error {
 
 // repair mends what a program spoilt and says what that was; "" if nothing was wrong. It is cheap when nothing is.
 // A new inode of l means that no running program has the socket: the next one gets it.
-func (l *listener) repair() (string, error) {
+// relisten is how it listens again.
+func (l *listener) repair(relisten func(*listener) error) (string, error) {
 	done, err := "", error(nil)
 	switch {
 	case l.network == "tcp" && !accepting(l.fd):
-		done, err = "was shut down: listening again", l.refresh()
+		done, err = "was shut down: listening again", relisten(l)
 	case l.network != "tcp" && l.stream() && wasShutDown(l.fd):
 		// Nothing revives a unix listener after shutdown(2).
 		done, err = "was shut down: replaced by a new socket", l.replace()

@@ -30,6 +30,9 @@ func (s listenSpec) protocol() int {
 // setLinuxOptions has nothing to set: parseListen refused them.
 func (s listenSpec) setLinuxOptions(int, int, int) error { return nil }
 
+// makeSteerable does nothing: no program can be attached here.
+func makeSteerable(int) {}
+
 // setReceiveBuffer lets so many bytes wait in a socket.
 func setReceiveBuffer(fd, size int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)

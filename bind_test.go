@@ -505,7 +505,7 @@ func TestBusyAddress(t *testing.T) {
 func TestRepairKeepsPort(t *testing.T) {
 	l := opened(t, "127.0.0.1:0")[0]
 	for _, how := range []int{unix.SHUT_RD, unix.SHUT_RDWR} {
-		if text, err := l.repair(); text != "" || err != nil {
+		if text, err := l.repair((*listener).refresh); text != "" || err != nil {
 			t.Errorf("nothing was wrong: %q, %v", text, err)
 		}
 		shutDown(t, l, how)
@@ -513,7 +513,7 @@ func TestRepairKeepsPort(t *testing.T) {
 			t.Fatal("the listener is not spoilt")
 		}
 		inode := l.inode
-		if text, err := l.repair(); text != "was shut down: listening again" || err != nil {
+		if text, err := l.repair((*listener).refresh); text != "was shut down: listening again" || err != nil {
 			t.Errorf("got %q, %v", text, err)
 		}
 		if err := reach(l); err != nil || l.inode != inode {
@@ -852,13 +852,13 @@ func TestUnlinkedPathComesBack(t *testing.T) {
 			return err
 		},
 	} {
-		if text, err := l.repair(); text != "" || err != nil {
+		if text, err := l.repair((*listener).refresh); text != "" || err != nil {
 			t.Errorf("nothing was wrong: %q, %v", text, err)
 		}
 		if err := spoil(); err != nil {
 			t.Fatal(err)
 		}
-		if text, err := l.repair(); text != "lost its path: put back" || err != nil {
+		if text, err := l.repair((*listener).refresh); text != "lost its path: put back" || err != nil {
 			t.Errorf("%s: got %q, %v", name, text, err)
 		}
 		if err := reach(l); err != nil || l.inode != inode {
@@ -869,7 +869,7 @@ func TestUnlinkedPathComesBack(t *testing.T) {
 	if err := os.Remove(hiddenPath(path)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.repair(); err != nil || !l.file.at(hiddenPath(path)) {
+	if _, err := l.repair((*listener).refresh); err != nil || !l.file.at(hiddenPath(path)) {
 		t.Errorf("the hidden link is gone, %v", err)
 	}
 }
@@ -882,7 +882,7 @@ func TestPathWithoutHiddenLink(t *testing.T) {
 	if err := errors.Join(os.Remove(path), os.Remove(hiddenPath(path))); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := l.repair(); text != "lost its path: replaced by a new socket" || err != nil {
+	if text, err := l.repair((*listener).refresh); text != "lost its path: replaced by a new socket" || err != nil {
 		t.Errorf("got %q, %v", text, err)
 	}
 	if err := reach(l); err != nil || l.inode == inode || l.fd != number {
@@ -906,7 +906,7 @@ func TestForeignPathIsLeftAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := ls[0].repair()
+	text, err := ls[0].repair((*listener).refresh)
 	if err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("cannot repair %q: address ", path)) {
 		t.Errorf("got %q, %v", text, err)
 	}
@@ -932,7 +932,7 @@ func TestDeadUnixListenerIsReplaced(t *testing.T) {
 			if err := reach(l); err == nil {
 				t.Fatal("the listener is not spoilt")
 			}
-			if text, err := l.repair(); text != "was shut down: replaced by a new socket" || err != nil {
+			if text, err := l.repair((*listener).refresh); text != "was shut down: replaced by a new socket" || err != nil {
 				t.Errorf("%s: got %q, %v", network, text, err)
 			}
 			if l.inode == inode || l.fd != number || flags(t, l.fd, unix.F_GETFD)&unix.FD_CLOEXEC == 0 {
@@ -951,7 +951,7 @@ func TestDeadUnixListenerIsReplaced(t *testing.T) {
 	}
 	abstract := opened(t, "unix:@hotwrap/test-dead")[0]
 	shutDown(t, abstract, unix.SHUT_RD)
-	if text, err := abstract.repair(); err == nil {
+	if text, err := abstract.repair((*listener).refresh); err == nil {
 		t.Errorf("an abstract socket was mended: %q", text)
 	}
 }
@@ -1004,7 +1004,7 @@ func TestWatchListeners(t *testing.T) {
 		if l := w.next(t); l != ls[0] {
 			t.Fatalf("%s was reported", l.addr)
 		}
-		if text, err := ls[0].repair(); text == "" || err != nil {
+		if text, err := ls[0].repair((*listener).refresh); text == "" || err != nil {
 			t.Errorf("got %q, %v", text, err)
 		}
 		if err := reach(ls[0]); err != nil {
@@ -1024,7 +1024,7 @@ func TestWatchListeners(t *testing.T) {
 func (w *watched) mended(t *testing.T, want string) {
 	t.Helper()
 	for {
-		text, err := w.next(t).repair()
+		text, err := w.next(t).repair((*listener).refresh)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1043,7 +1043,7 @@ func (w *watched) settle(t *testing.T, mark *listener) {
 	shutDown(t, mark, unix.SHUT_RD)
 	for l := w.next(t); l != mark; l = w.next(t) {
 	}
-	if _, err := mark.repair(); err != nil {
+	if _, err := mark.repair((*listener).refresh); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -117,7 +117,11 @@ func (a *asker) restart(ctx context.Context) int {
 	if a.wait == waitDrained {
 		drained = a.drains(ctx)
 	}
-	raw, err := a.verdict(ctx, map[string]any{"message": string(a.message)})
+	body := map[string]any{"message": string(a.message)}
+	if a.canary != "" {
+		body["canary"], body["canary_check"] = string(a.canary), a.check
+	}
+	raw, err := a.verdict(ctx, body)
 	switch {
 	case err != nil:
 		return a.refuse(a.lost(ctx, err))
@@ -516,7 +520,12 @@ func (a *asker) mute(ctx context.Context, err error) error {
 	return &findError{fmt.Sprintf("%q (pid %d) does not answer: %v", a.at.name(), a.at.pid(), err), "", exitUnknown}
 }
 
-func (a *asker) howToAsk() string { return "hotwrap status " + a.at.name() + " tells how it goes" }
+func (a *asker) howToAsk() string {
+	if a.canary != "" {
+		return fmt.Sprintf("hotwrap rollback %s aborts the canary, hotwrap status %s tells how it goes", a.at.name(), a.at.name())
+	}
+	return "hotwrap status " + a.at.name() + " tells how it goes"
+}
 
 // refuse says what went wrong, and returns the exit status for it.
 func (a *asker) refuse(err error) int {

@@ -39,7 +39,7 @@ type verb struct {
 
 // verbs are all there are.
 var verbs = []*verb{
-	{[]string{"restart", "reload", "upgrade"}, []string{"message", "wait", "timeout", "json"}, restartHelp, (*asker).restart},
+	{[]string{"restart", "reload", "upgrade"}, []string{"message", "wait", "timeout", "canary", "canary-check", "json"}, restartHelp, (*asker).restart},
 	{[]string{"rollback"}, []string{"message", "wait", "timeout", "json"}, rollbackHelp, (*asker).restart},
 	{[]string{"status"}, []string{"json", "quiet"}, statusHelp, (*asker).status},
 	{[]string{"stop"}, []string{"now", "message", "timeout", "json"}, stopHelp, (*asker).stop},
@@ -66,6 +66,8 @@ type errand struct {
 	wait    waitValue
 	timeout duration
 	sig     syscall.Signal
+	canary  canaryValue
+	check   string
 
 	json, quiet, now, help bool
 }
@@ -76,6 +78,16 @@ type textValue string
 
 func (v *textValue) Set(text string) error { *v = textValue(text); return nil }
 func (v *textValue) String() string        { return string(*v) }
+
+// canaryValue is --canary, as it is written.
+type canaryValue string
+
+func (v *canaryValue) Set(text string) error {
+	*v = canaryValue(text)
+	_, err := parseCanary(text)
+	return err
+}
+func (v *canaryValue) String() string { return string(*v) }
 
 // waitValue is --wait.
 type waitValue string
@@ -102,6 +114,8 @@ func (o *errand) options() []cli.Flag {
 		&cli.GenericFlag{Name: "message", Aliases: []string{"m"}, Value: &o.message},
 		&cli.GenericFlag{Name: "wait", Value: &o.wait},
 		&cli.GenericFlag{Name: "timeout", Value: &o.timeout},
+		&cli.GenericFlag{Name: "canary", Value: &o.canary},
+		&cli.StringFlag{Name: "canary-check", Destination: &o.check},
 		&cli.BoolFlag{Name: "json", Destination: &o.json},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Destination: &o.quiet},
 		&cli.BoolFlag{Name: "now", Destination: &o.now},
@@ -135,7 +149,26 @@ func (c *verb) parse(args []string) (*errand, error) {
 	if o.help {
 		return o, nil
 	}
+	if flagIn(flags, "canary-check") != nil {
+		if err := o.checkCanary(slices.ContainsFunc(options, func(option string) bool { return strings.HasPrefix(option, "--canary-check") })); err != nil {
+			return nil, err
+		}
+	}
 	return o, o.readNames(names)
+}
+
+// checkCanary checks what --canary and --canary-check cannot know of each other.
+func (o *errand) checkCanary(checks bool) error {
+	switch {
+	case checks && strings.TrimSpace(o.check) == "":
+		return usage("--canary-check \"\": it needs a value")
+	case checks && o.canary == "":
+		return &usageError{"--canary-check is for --canary", "hotwrap restart --canary 5%:2m --canary-check CMD"}
+	}
+	if err := checkCommand(o.check); err != nil {
+		return usage("--canary-check: %v", err)
+	}
+	return nil
 }
 
 // sortOptions puts the options, each with its value in one argument and by its long name, apart from the names.
@@ -315,6 +348,9 @@ Usage: hotwrap restart [OPTION]... [NAME|PID]
       --wait WHAT      promoted: until the successor serves; drained: until its predecessor
                        has finished, too; none: until the request is accepted [promoted]
       --timeout DUR    give up waiting; the restart goes on
+      --canary STEPS   the successor gets a share of the new connections before it gets all:
+                       5%:2m, or 1%:1m,10%:5m; it fails back, hotwrap rollback ends it
+      --canary-check CMD  run in each step; if it fails, so does the successor
       --json           the verdict on standard output, and nothing else
 
 ` + nameHelp + restartStatusHelp

@@ -262,10 +262,12 @@ func (c *control) state(ctx context.Context) (*state, facts, error) {
 
 // wishBody is what a POST may say.
 type wishBody struct {
-	ID      string `json:"id"`
-	Message string `json:"message"`
-	Now     bool   `json:"now"`
-	Signal  string `json:"signal"`
+	ID          string `json:"id"`
+	Message     string `json:"message"`
+	Now         bool   `json:"now"`
+	Signal      string `json:"signal"`
+	Canary      string `json:"canary"`
+	CanaryCheck string `json:"canary_check"`
 }
 
 // body reads it; no body at all is one that says nothing. Without one that can be read it answers.
@@ -321,10 +323,35 @@ func (c *control) wish(what ask) http.HandlerFunc {
 		if what == askStop && b.Now {
 			asked = askKill
 		}
-		c.wait(w, r, event{kind: evRequest, request: request{
-			ID: b.ID, Ask: asked, Cause: "hotwrap " + string(what), Who: p.String(), UID: p.uid, Message: b.Message,
-		}})
+		q := request{ID: b.ID, Ask: asked, Cause: "hotwrap " + string(what), Who: p.String(), UID: p.uid, Message: b.Message}
+		if what != askRestart || b.trial(w, &q, p) {
+			c.wait(w, r, event{kind: evRequest, request: q})
+		}
 	}
+}
+
+// trial adds the canary that is asked for, or answers why there cannot be one.
+func (b wishBody) trial(w http.ResponseWriter, q *request, p caller) bool {
+	switch {
+	case b.Canary == "" && b.CanaryCheck != "":
+		deny(w, http.StatusBadRequest, "cannot restart: canary_check is for a canary", `{"canary":"5%:2m","canary_check":"./healthy"}`)
+		return false
+	case b.Canary == "":
+		return true
+	case b.CanaryCheck != "" && !p.owns():
+		deny(w, http.StatusForbidden, "cannot restart: the control group may ask for a canary, but have no command run", "")
+		return false
+	}
+	steps, err := parseCanary(b.Canary)
+	if err == nil {
+		err = checkCommand(b.CanaryCheck)
+	}
+	if err != nil {
+		deny(w, http.StatusBadRequest, "cannot restart with that canary: "+err.Error(), `{"canary":"1%:1m,10%:5m"}`)
+		return false
+	}
+	q.Canary, q.CanaryCheck = steps, b.CanaryCheck
+	return true
 }
 
 // await handles the question for the verdict on an earlier request.
@@ -522,8 +549,8 @@ type connMark int
 
 const (
 	connOpen connMark = iota
-	connBusy          // a handler runs
-	connFree
+	connBusy          // it is answered
+	connFree          // the answer is written
 	connClosed
 	connsEnd // close all that are not busy
 )
@@ -536,7 +563,6 @@ func newGuarded(handler http.Handler) *guarded {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			conn, _ := r.Context().Value(connKey{}).(net.Conn)
 			g.mark(conn, connBusy)
-			defer g.mark(conn, connFree)
 			handler.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: controlPatient, IdleTimeout: controlIdle, MaxHeaderBytes: controlHeader,
@@ -552,9 +578,11 @@ func newGuarded(handler http.Handler) *guarded {
 			switch to {
 			case http.StateNew:
 				g.mark(conn, connOpen)
+			case http.StateIdle: // not when the handler returns: the end of the answer, a stream's last chunk, is written after that
+				g.mark(conn, connFree)
 			case http.StateClosed, http.StateHijacked:
 				g.mark(conn, connClosed)
-			case http.StateActive, http.StateIdle:
+			case http.StateActive:
 			}
 		},
 	}

@@ -281,6 +281,84 @@ func TestControlGone(t *testing.T) {
 	}
 }
 
+// tailListener hands out one end of a pipe, as a connection of a client that reads only when it likes.
+type tailListener struct {
+	conns chan net.Conn
+	end   chan struct{}
+}
+
+func (l tailListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.end:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l tailListener) Addr() net.Addr { return &net.UnixAddr{} }
+
+func (l tailListener) Close() error {
+	close(l.end)
+	return nil
+}
+
+// tailConn tells when the last chunk of an answer is about to be written.
+type tailConn struct {
+	net.Conn
+	tail chan struct{}
+}
+
+func (c tailConn) Write(b []byte) (int, error) {
+	if bytes.HasSuffix(b, []byte("0\r\n\r\n")) {
+		c.tail <- struct{}{}
+	}
+	return c.Conn.Write(b)
+}
+
+// TestControlTail: the end of a stream is part of it: a connection whose handler has returned is closed when that is
+// written, and not before.
+func TestControlTail(t *testing.T) {
+	g := newGuarded(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "a line\n")
+		_ = http.NewResponseController(w).Flush() // chunked from here on
+	}))
+	l := tailListener{make(chan net.Conn), make(chan struct{})}
+	go g.serve(l)
+	theirs, ours := net.Pipe()
+	defer ours.Close()
+	tail, shutting, closed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	l.conns <- tailConn{theirs, tail}
+	if _, err := io.WriteString(ours, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReaderSize(ours, 16), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if _, err := io.ReadFull(answer.Body, make([]byte, len("a line\n"))); err != nil {
+		t.Fatal(err)
+	}
+	<-tail
+	g.server.RegisterOnShutdown(func() { close(shutting) })
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	go func() {
+		g.close(ctx)
+		close(closed)
+	}()
+	<-shutting
+	g.mark(nil, connFree) // when it is taken, all marks before it are
+	if _, err := io.ReadAll(answer.Body); err != nil {
+		t.Errorf("the stream ends with: %v", err)
+	}
+	<-closed
+	if ctx.Err() != nil {
+		t.Error("the limit was needed")
+	}
+}
+
 // TestControlHeader: an endless header ends the connection, not hotwrap.
 func TestControlHeader(t *testing.T) {
 	path, client := controlled(t)

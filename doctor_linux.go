@@ -39,6 +39,8 @@ func (x *examination) here() {
 	c := x.processes()
 	x.orphans()
 	x.tables()
+	x.steering()
+	x.adoption(c)
 	x.rebuilds()
 	x.inotify()
 	x.memory()
@@ -254,9 +256,8 @@ func (x *examination) tables() {
 	}
 	defer func() { _ = l.Close() }()
 	queues := unixQueues()
-	if _, err := diagSockets(unix.AF_INET, unix.IPPROTO_TCP, tcpListen, portSet{1: true}); err != nil {
-		x.add(fitLimited, what, "the kernel modules inet_diag and tcp_diag",
-			"what a drain waits for is read from /proc/net, without idle times and queues: %v", err)
+	if err := tablesReadable(); err != nil {
+		x.lacking(what, "what a drain waits for is read from /proc/net, without idle times and queues", err)
 		return
 	}
 	if len(queues) == 0 {
@@ -264,6 +265,57 @@ func (x *examination) tables() {
 		return
 	}
 	x.add(fitOK, what, "", "connections, idle times and queues are known")
+}
+
+// steering tries whether each generation can have sockets of its own.
+func (x *examination) steering() {
+	const what = "steering"
+	if err := steerable(); err != nil {
+		x.lacking(what, lostSteering, err)
+		return
+	}
+	x.add(fitOK, what, "", "each generation has sockets of its own, and clients reach it from the switch on")
+}
+
+// adoption tries whether a program that binds by itself can be given its sockets.
+func (x *examination) adoption(c *patient) {
+	const what = "adoption"
+	if err := adoptableAs(x.user); err != nil {
+		x.lacking(what, lostAdoption, err)
+		return
+	}
+	if err := x.attaching(c); err != nil {
+		x.lacking(what, lostAdoption, err)
+		return
+	}
+	if adoptionDeprives() {
+		x.add(fitLimited, what, "CAP_SYS_ADMIN, or --adopt never where a program needs them",
+			"a program that binds by itself is adopted with no_new_privs: setuid bits and file capabilities (sudo, ping) do nothing for it")
+		return
+	}
+	x.add(fitOK, what, "", "a program that binds by itself is adopted")
+}
+
+// attaching tries to look into a process that is what a program would be.
+func (x *examination) attaching(c *patient) error {
+	if x.user != nil || c == nil {
+		var err error
+		if c, err = newPatient(x.user, false); err != nil {
+			return err
+		}
+		defer c.end()
+	}
+	return attachable(c.pid, firstListenFD)
+}
+
+// lacking adds what a missing permit means, and why it is missing.
+func (x *examination) lacking(what, lost string, err error) {
+	remedy, cause := "", err.Error()
+	var m *missing
+	if errors.As(err, &m) {
+		remedy, cause = m.remedy, m.what
+	}
+	x.add(fitLimited, what, remedy, "%s: %s", lost, cause)
 }
 
 // rebuilds tries what tells that a new file is complete.

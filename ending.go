@@ -23,6 +23,10 @@ func (s *supervisor) exited(d death) {
 		s.hookEnded(d.status)
 		return
 	}
+	if s.Restart != nil && d.pid == s.Restart.Canary.PID {
+		s.canaryChecked(d.status)
+		return
+	}
 	for _, g := range s.Generations {
 		if g.Check == d.pid {
 			s.checked(g, d.status)
@@ -44,7 +48,7 @@ func (s *supervisor) sweep() {
 			if !w.Reaped || w.Needs&needExec != 0 {
 				continue
 			}
-			if s.over(w) {
+			if s.over(g, w) {
 				s.gone(g, w)
 			} else if w.State == workerStopping && w.Asked != 0 {
 				s.tellRest(g, w)
@@ -93,7 +97,7 @@ func (s *supervisor) ended(g *generation, w *worker) {
 	was := w.State
 	w.Look, w.Alive, w.Watchdog, w.Goad = 0, 0, 0, 0
 	switch {
-	case s.over(w):
+	case s.over(g, w):
 		w.State = workerExited
 	case was != workerKilling:
 		w.State = workerStopping
@@ -139,14 +143,14 @@ func (s *supervisor) kill(w *worker, sig syscall.Signal) {
 
 // over tells whether nothing is left of a worker whose leader has ended, also of what left its group: that is looked
 // for when the group is empty, since until then some may yet leave it.
-func (s *supervisor) over(w *worker) bool {
+func (s *supervisor) over(g *generation, w *worker) bool {
 	w.Strays = slices.DeleteFunc(w.Strays, s.world.empty)
 	if len(w.Strays) > 0 || !s.world.empty(w.Group) {
 		return false
 	}
 	if !w.Searched {
 		w.Searched = true
-		if s.world.search(w, s.groups()) {
+		if s.world.search(g, w, s.groups()) {
 			w.Search = s.world.now().add(searchLimit)
 		}
 	}
@@ -156,6 +160,9 @@ func (s *supervisor) over(w *worker) bool {
 // groups are all process groups that are accounted for.
 func (s *supervisor) groups() map[int]bool {
 	known := map[int]bool{s.Rebuild.PID: true, s.Hooks.PID: true}
+	if s.Restart != nil {
+		known[s.Restart.Canary.PID] = true
+	}
 	for _, g := range s.Generations {
 		known[g.Check] = true
 		for _, w := range g.Workers {
@@ -203,11 +210,14 @@ func (s *supervisor) died(g *generation, w *worker) {
 			}
 			return
 		}
+		if s.retry(g, w) {
+			return
+		}
 		advice := s.advice(g)
 		s.failWorker(g, w, w.obituary(s.world.now())+s.fellWhen(w)+s.withheld(g, w), w.exitCode())
 		s.hintAt(advice)
 	case genReady:
-		s.failWorker(g, w, w.obituary(s.world.now())+", while baking", w.exitCode())
+		s.failWorker(g, w, w.obituary(s.world.now())+g.meanwhile(), w.exitCode())
 	case genServing:
 		s.crashed(g, w)
 	case genDraining, genFailed, genGone: // it was to go anyhow
@@ -233,7 +243,10 @@ func (s *supervisor) emptied(g *generation) {
 		return
 	case genDraining:
 		if g.Survey == surveyStop {
-			s.surveyed(g, nil, false)
+			s.surveyed(g, remains{})
+		}
+		if s.rescue(g) {
+			return
 		}
 		if g.Emptied == 0 {
 			g.Emptied, g.Deadline, g.Report = s.world.now(), 0, 0
@@ -244,7 +257,9 @@ func (s *supervisor) emptied(g *generation) {
 		}
 		s.detail(info("generation %d gone", g.Number).with("status", g.Status.short()).
 			with("drained", g.Emptied.since(g.Drain)).about(hapDrained, g.Number))
-		s.hook(hookDrained, g, "")
+		if g.Served { // it was no canary
+			s.hook(hookDrained, g, "")
+		}
 	case genFailed:
 		s.say(verbose("generation %d gone", g.Number))
 	}
@@ -388,134 +403,6 @@ func (s *supervisor) end(g *generation) {
 		s.Pending = nil
 	}
 	s.drain(g, s.limits.stopTimeout)
-}
-
-// drain lets g finish what is in flight, for limit at the most. Its connections are counted first:
-// the log says how many, before the stop signal changes it.
-func (s *supervisor) drain(g *generation, limit time.Duration) {
-	now := s.world.now()
-	g.State, g.Drain, g.Emptied = genDraining, now, 0
-	g.Deadline = now.add(limit)
-	g.Period = reportFirst
-	g.Report = now.add(g.Period)
-	for i := range g.Slots {
-		g.Slots[i].Start = 0
-	}
-	if len(g.Workers) > 0 {
-		s.ask(g, surveyStop)
-	}
-	s.emptied(g)
-}
-
-// ask starts a survey of g's connections; what it is for is done when the answer comes, or soon.
-func (s *supervisor) ask(g *generation, what survey) {
-	g.Survey, g.Surveyed = what, s.world.now().add(surveyLimit)
-	s.world.survey(g)
-}
-
-// surveyed goes on with what a survey was for.
-func (s *supervisor) surveyed(g *generation, open []connection, known bool) {
-	what := g.Survey
-	g.Survey, g.Surveyed = surveyNone, 0
-	switch what {
-	case surveyNone:
-	case surveyStop:
-		s.announce(g, open, known)
-		g.Deadline = s.world.now().add(g.Deadline.since(g.Drain)) // the limit counts from the signal
-		for _, w := range slices.Clone(g.Workers) {
-			s.stopWorker(g, w)
-		}
-		s.watchClosing(g)
-		s.next()
-	case surveyReport:
-		g.Period *= 2
-		g.Report = s.world.now().add(g.Period)
-		s.say(info("generation %d still draining after %s: %s", g.Number,
-			brief(s.world.now().since(g.Drain)), s.holdUp(g, open, known)))
-	case surveyKill:
-		m := warning("generation %d did not end within %s, killed: %s", g.Number,
-			brief(s.world.now().since(g.Drain)), s.holdUp(g, open, known))
-		if s.limits.wait { // in the dev loop an open event stream is nothing to warn of
-			m.level = levelVerbose
-		}
-		s.say(m)
-		s.killGeneration(g)
-	}
-}
-
-// announce says that g drains, and for whom.
-func (s *supervisor) announce(g *generation, open []connection, known bool) {
-	text := fmt.Sprintf("generation %d draining", g.Number)
-	if known {
-		text += ", " + count(len(open), "connection")
-	}
-	text += ", up to " + brief(time.Duration(g.Deadline-g.Drain))
-	serving := s.serving()
-	switch {
-	case serving != nil:
-		s.detail(info("generation %d serving; %s", serving.Number, text).tell(upReady).about(hapSwitch, serving.Number))
-	case g.Fallback:
-		s.say(info("%s; then generation %d starts", text, s.Restart.Successor))
-	default:
-		s.say(info("%s", text))
-	}
-}
-
-// watchClosing looks on while the workers of g, which were told to finish, let go of the listeners.
-func (s *supervisor) watchClosing(g *generation) {
-	for _, w := range g.Workers {
-		if w.State == workerStopping && !w.Reaped {
-			w.Look, w.Pause = s.world.now().add(lookFirst), lookFirst
-		}
-	}
-}
-
-// lookedClosing takes what a look at a worker saw that was told to finish. Looks get rarer by a quarter,
-// so that a long drain costs next to nothing.
-func (s *supervisor) lookedClosing(w *worker, see sight) {
-	if see.blind == "" && !see.denied && !see.holds && !w.Closed {
-		w.Closed = true
-		s.handover()
-	}
-	switch {
-	case w.Asked != 0 && !s.world.owns(w, notice{pid: w.Asked, uid: -1}):
-		w.Goad = s.world.now().add(goadAfter) // its launcher ends by itself, or has something to clean up
-		return
-	case w.Asked == 0 && w.Closed:
-		return
-	}
-	w.Look = s.world.now().add(w.Pause)
-	w.Pause = min(w.Pause+w.Pause/4, lookClosing)
-}
-
-// handover tells, once for each serving generation, that no other holds a listener any more: every new
-// connection reaches it.
-func (s *supervisor) handover() {
-	g := s.serving()
-	if g == nil || g.Handed {
-		return
-	}
-	for _, o := range s.Generations {
-		if o != g && slices.ContainsFunc(o.Workers, func(w *worker) bool { return !w.Closed && w.State != workerExited }) {
-			return
-		}
-	}
-	g.Handed = true
-	s.say(verbose("every new connection reaches generation %d", g.Number).about(hapHandover, g.Number))
-}
-
-// holdUp says what a drain waits for.
-func (s *supervisor) holdUp(g *generation, open []connection, known bool) string {
-	text := "connections unknown"
-	if known {
-		text = nameConnections(open)
-	}
-	for _, w := range g.Workers {
-		if !w.Reaped && s.world.halted(w.PID) {
-			text += fmt.Sprintf("; pid %d is stopped (state T)", w.PID)
-		}
-	}
-	return text
 }
 
 // stopWorker tells one worker to finish, once: to many servers a second signal means "at once".

@@ -445,6 +445,7 @@ type launch struct {
 	ack     int      // the worker's end of the EINHORN_SOCK_FD socket; -1 none
 	output  [2]int   // stdout and stderr; 0: hotwrap's own
 	report  int      // write end of the pipe on which the shim says how exec went
+	adopt   int      // the shim's end of an adoption; 0 none
 }
 
 // start forks one worker as a shim that becomes the program. Only the supervisor's goroutine calls it.
@@ -460,6 +461,10 @@ func (p *program) start(img *image, l launch) (pid int, err error) {
 	if canRunPinned && !img.script { // the shim looks again: the file may be replaced meanwhile
 		spec.Exe = len(files)
 		files = append(files, uintptr(img.Exe))
+	}
+	if l.adopt > 0 {
+		spec.Adopt = len(files)
+		files = append(files, uintptr(l.adopt))
 	}
 	spec.Path, spec.Keep, spec.Argv = path, p.passed(l), img.Argv
 	sys := &syscall.SysProcAttr{Setpgid: true}
@@ -588,6 +593,8 @@ func readReport(f io.Reader, img *image) error {
 		return cannotStart(img.Argv[0], cause)
 	case doing == "":
 		return nil
+	case doing == shim.Watching:
+		return fmt.Errorf("cannot %s: %w", doing, notWatchable(errno))
 	case doing != "execute":
 		return fmt.Errorf("cannot %s: %w", doing, limitedStart(errno))
 	case errno == syscall.ENOENT && img.script:

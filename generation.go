@@ -9,6 +9,7 @@ package main
 import (
 	"fmt"
 	"math/bits"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -46,14 +47,15 @@ const (
 type needs uint8
 
 const (
-	needExec  needs = 1 << iota // the shim has become the program
-	needTold                    // it says so itself
-	needWatch                   // it watches its listeners
-	needAlive                   // it has lived long enough
+	needExec   needs = 1 << iota // the shim has become the program
+	needTold                     // it says so itself
+	needWatch                    // it watches its listeners
+	needAlive                    // it has lived long enough
+	needAnswer                   // its generation answers on the --ready URL
 )
 
 func (n needs) String() string {
-	names := [...]string{"exec", "word", "accept", "time"}
+	names := [...]string{"exec", "word", "accept", "time", "answer"}
 	var lacks []string
 	for ; n != 0; n &= n - 1 {
 		lacks = append(lacks, names[bits.TrailingZeros8(uint8(n))])
@@ -67,8 +69,9 @@ type worker struct {
 	Serial    int           `json:"serial"`
 	Slot      int           `json:"slot"`
 	PID       int           `json:"pid"`
-	Group     int           `json:"group"`          // its process group
-	Main      int           `json:"main,omitempty"` // another process that it named its main one (MAINPID)
+	Group     int           `json:"group"`             // its process group
+	Main      int           `json:"main,omitempty"`    // another process that it named its main one (MAINPID)
+	Adopted   bool          `json:"adopted,omitempty"` // hotwrap does its bind and listen
 	State     workerState   `json:"state"`
 	Wants     needs         `json:"wants"` // needs at the start
 	Needs     needs         `json:"needs"`
@@ -126,42 +129,59 @@ type survey string
 const (
 	surveyNone   survey = ""
 	surveyStop   survey = "stop"   // then the stop signal
+	surveyQuiet  survey = "quiet"  // then the stop signal, if nothing is left to finish
 	surveyReport survey = "report" // then a line in the log
 	surveyKill   survey = "kill"   // then KILL
 )
 
 // generation is one version of the program as it was when started.
 type generation struct {
-	Number     int           `json:"generation"`
-	State      genState      `json:"state"`
-	Cause      string        `json:"cause"`
-	Image      *image        `json:"image,omitempty"`
-	Started    instant       `json:"started"`
-	Deadline   instant       `json:"deadline,omitempty"` // starting: not ready in time, or a batch has baked; ready: end of this trial; draining: KILL
-	Busy       bool          `json:"busy,omitempty"`     // its image is being prepared
-	Check      int           `json:"check,omitempty"`    // pid of --check while it runs
-	Held       bool          `json:"held,omitempty"`     // prepared, but waits for its predecessor's end (--no-overlap)
-	Fallback   bool          `json:"fallback,omitempty"` // stopped for a successor, started again if that one fails
-	Watched    []string      `json:"watched,omitempty"`  // listeners that any of its workers was seen to watch
-	Blind      bool          `json:"blind,omitempty"`    // it could not be looked into
-	Slots      []slot        `json:"slots"`
-	Workers    []*worker     `json:"workers,omitempty"`
-	Lead       int           `json:"lead,omitempty"`    // pid of the first worker, also when that is gone
-	Drain      instant       `json:"drain,omitempty"`   // when the drain began
-	Emptied    instant       `json:"emptied,omitempty"` // and when it was over: without overlap it is kept for longer
-	Survey     survey        `json:"survey,omitempty"`  // what the running survey is for
-	Surveyed   instant       `json:"surveyed,omitempty"`
-	Report     instant       `json:"report,omitempty"` // the next "still draining"
-	Period     time.Duration `json:"period,omitempty"` // from that to the one after it
-	Status     exitStatus    `json:"status"`           // of the worker that ended last
-	Stage      stage         `json:"stage,omitempty"`  // how far it has come
-	Exit       int           `json:"exit,omitempty"`   // failed: what hotwrap's own exit status would be
-	Fallen     *fallen       `json:"fallen,omitempty"` // the worker that failed it, if one did
-	ReadyAfter time.Duration `json:"ready_after,omitempty"`
-	Served     bool          `json:"served,omitempty"`  // it was switched to
-	Serves     instant       `json:"serves,omitempty"`  // since when
-	Crashes    int           `json:"crashes,omitempty"` // of its workers, while it served
-	Handed     bool          `json:"handed,omitempty"`  // no other generation holds a listener
+	Number     int              `json:"generation"`
+	State      genState         `json:"state"`
+	Cause      string           `json:"cause"`
+	Image      *image           `json:"image,omitempty"`
+	Started    instant          `json:"started"`
+	Deadline   instant          `json:"deadline,omitempty"` // starting: not ready in time, or a batch has baked; ready: end of this trial; draining: KILL
+	Busy       bool             `json:"busy,omitempty"`     // its image is being prepared
+	Check      int              `json:"check,omitempty"`    // pid of --check while it runs
+	Held       bool             `json:"held,omitempty"`     // prepared, but waits for its predecessor's end (--no-overlap)
+	Fallback   bool             `json:"fallback,omitempty"` // stopped for a successor, started again if that one fails
+	Watched    []string         `json:"watched,omitempty"`  // listeners that any of its workers was seen to watch
+	Blind      bool             `json:"blind,omitempty"`    // it could not be looked into
+	Slots      []slot           `json:"slots"`
+	Workers    []*worker        `json:"workers,omitempty"`
+	Lead       int              `json:"lead,omitempty"`      // pid of the first worker, also when that is gone
+	Drain      instant          `json:"drain,omitempty"`     // when the drain began
+	Emptied    instant          `json:"emptied,omitempty"`   // and when it was over: without overlap it is kept for longer
+	Adopted    bool             `json:"adopted,omitempty"`   // what its next workers bind is adopted
+	Steered    bool             `json:"steered,omitempty"`   // new connections were steered to it, away from others
+	Alone      bool             `json:"alone,omitempty"`     // all of them
+	Observe    instant          `json:"observe,omitempty"`   // draining: it is not told to stop before then, if it has something to finish
+	Still      bool             `json:"still,omitempty"`     // the last look saw nothing left to finish
+	Glance     instant          `json:"glance,omitempty"`    // the next look at what it has
+	Pause      time.Duration    `json:"pause,omitempty"`     // from that to the one after it
+	HalfOpen   []netip.AddrPort `json:"half_open,omitempty"` // clients whose handshake was under way at the switch
+	Rescues    int              `json:"rescues,omitempty"`   // started again for what waited
+	Survey     survey           `json:"survey,omitempty"`    // what the running survey is for
+	Surveyed   instant          `json:"surveyed,omitempty"`
+	Report     instant          `json:"report,omitempty"` // the next "still draining"
+	Period     time.Duration    `json:"period,omitempty"` // from that to the one after it
+	Status     exitStatus       `json:"status"`           // of the worker that ended last
+	Stage      stage            `json:"stage,omitempty"`  // how far it has come
+	Exit       int              `json:"exit,omitempty"`   // failed: what hotwrap's own exit status would be
+	Fallen     *fallen          `json:"fallen,omitempty"` // the worker that failed it, if one did
+	ReadyAfter time.Duration    `json:"ready_after,omitempty"`
+	Served     bool             `json:"served,omitempty"`    // it was switched to
+	Serves     instant          `json:"serves,omitempty"`    // since when
+	Crashes    int              `json:"crashes,omitempty"`   // of its workers, while it served
+	Handed     bool             `json:"handed,omitempty"`    // no other generation holds a listener
+	Ask        instant          `json:"ask,omitempty"`       // its --ready URL is asked then
+	AskPause   time.Duration    `json:"ask_pause,omitempty"` // from the answer to the next ask
+	Asking     bool             `json:"asking,omitempty"`    // it is being asked
+	Good       int              `json:"good,omitempty"`      // good answers in a row
+	Bad        int              `json:"bad,omitempty"`       // bad ones
+	Answered   bool             `json:"answered,omitempty"`  // there were enough good ones: it is ready, as far as this goes
+	Answer     string           `json:"answer,omitempty"`    // the last that was not good
 }
 
 func (g *generation) readyWorkers() int {
@@ -211,6 +231,7 @@ const (
 	readyNotify readyMode = "notify"
 	readyFD     readyMode = "fd"
 	readyAlive  readyMode = "alive"
+	readyURL    readyMode = "url"
 )
 
 // respawnPolicy is --respawn.
@@ -228,6 +249,8 @@ func (w *worker) ok() bool { return w.Blame == "" && w.ExecErr == "" && w.Status
 // by names how the worker was seen to be ready.
 func (w *worker) by() string {
 	switch {
+	case w.Wants&needAnswer != 0:
+		return "answer"
 	case w.Wants&needTold != 0 && w.Word == "fd":
 		return "fd"
 	case w.Wants&needTold != 0:

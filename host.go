@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -67,7 +68,6 @@ type host struct {
 	lookers chan struct{} // holds one for each look under way
 	tty     int           // /dev/tty, held to learn of its hang-up; -1 none
 	nohup   bool          // HUP was ignored at start
-	unwatch func()
 	unkey   func()
 	watcher *watcher
 	hub     *hub
@@ -77,6 +77,9 @@ type host struct {
 	pidFile *pidFile     // nil: none
 	wipe    bool         // -c: clear the screen
 	closed  bool         // the listeners are: hotwrap is stopping
+	target  *readyAt     // of --ready URL; nil none
+	shares  map[int]int  // as they were routed last
+	aimed   aim          // while the URL is asked
 }
 
 func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
@@ -111,15 +114,22 @@ func (h *host) setUp(cfg *config) error {
 		return err
 	}
 	h.limits = cfg.limits(h.program.listeners)
+	if h.target != nil {
+		h.limits.readyURL = h.target.url.String()
+	}
 	if l := cfg.unshared(h.program.listeners); l != nil {
 		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
 	}
+	h.limits.unsteered = h.unsteered(environ)
 	h.limits.heartbeat = watchdogInterval(environ)
 	if err := h.answerHTTP(cfg.http); err != nil {
 		return err
 	}
 	uid, gid := h.program.owner()
 	if err := h.watch(cfg); err != nil {
+		return err
+	}
+	if err := h.readyToAdopt(cfg); err != nil {
 		return err
 	}
 	if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
@@ -182,23 +192,52 @@ func (h *host) listen(cfg *config, environ []string) error {
 	if err := p.checkPlaceholders(); err != nil {
 		return err
 	}
+	if cfg.ready.mode == readyURL {
+		if err := p.planReady(cfg.ready.url, cfg.listens, p.listeners); err != nil {
+			return err
+		}
+	}
 	ls, err := openListeners(cfg.listens, handed)
 	if err != nil {
 		return err
 	}
-	h.closed, h.traffic = false, sharedTraffic{ls}
+	h.closed = false
 	if err := p.number(ls); err != nil {
 		return err
 	}
 	h.introduce()
+	var notes []message
+	h.traffic, notes = newTraffic(ls, shares(environ), cfg.adopt == adoptAlways && len(ls) == 0)
+	for _, m := range notes {
+		h.say(m)
+	}
+	if cfg.ready.mode == readyURL {
+		if err := h.aimAt(cfg.ready.url); err != nil {
+			return err
+		}
+	}
 	if n := listenFDS(p.numbers); missesListeners(p.numbers, n) {
 		h.say(warning("LISTEN_FDS tells of %s only: descriptor %d, the next, is none", count(n, "listener"), firstListenFD+n))
 	}
-	h.unwatch, err = watchListeners(p.listeners, func(l *listener) { h.post(event{kind: evSpoilt, name: l.name}) })
-	if err != nil {
+	if err := h.traffic.watch(h.spoilt); err != nil {
 		h.say(warning("nobody watches over the listeners: %v", err))
 	}
 	return nil
+}
+
+// shares tells whether generations are to share the sockets of every listener, as they do where nothing can be steered.
+func shares(environ []string) bool {
+	share, _ := strconv.ParseBool(getenv(environ, "HOTWRAP_SHARE"))
+	return share
+}
+
+// spoilt posts that a program may have spoilt a listener.
+func (h *host) spoilt(l *listener, quit <-chan struct{}) {
+	select {
+	case h.events <- event{kind: evSpoilt, name: l.name}:
+	case <-quit:
+	case <-h.done:
+	}
 }
 
 // introduce names the listeners. Those who listen to events come later, and find them in the status.
@@ -294,8 +333,8 @@ func (h *host) fail(err error) {
 
 // shut gives everything back; done is closed before it.
 func (h *host) shut() {
-	if h.unwatch != nil {
-		h.unwatch()
+	if h.traffic != nil {
+		h.traffic.unwatch()
 	}
 	if h.watcher != nil {
 		h.watcher.stop()
@@ -333,7 +372,8 @@ func (h *host) world() world {
 	return world{
 		now: clock, prepare: h.prepare, check: h.check, spawn: h.start, disk: h.disk, reap: reapAll,
 		look: h.look, survey: h.survey, signal: signalOne, kill: signalGroup, empty: groupEmpty,
-		owns: h.owns, halted: halted, route: h.traffic.route, refresh: h.refresh, promote: h.promote,
+		owns: h.owns, halted: halted, open: h.openFor, route: h.route, left: h.left, probe: h.probe, unaim: h.unaim, canary: h.hook,
+		adoptable: h.adoptable, adopt: h.adopt, pass: (*call).pass, nameOf: h.nameOf, refresh: h.refresh, promote: h.promote,
 		search: h.search, repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
 		answer: h.answer, say: h.say, alive: func() { h.upward.watchdog() },
 		facts: h.facts, hook: h.hook, pin: (*image).forHook,
@@ -381,7 +421,7 @@ func (h *host) say(m message) {
 // facts is what is known beside the supervisor's state.
 func (h *host) facts() stateCopy {
 	c := stateCopy{lost: h.printer.lost}
-	for _, l := range h.program.listeners {
+	for _, l := range h.traffic.sockets(0) {
 		c.listeners = append(c.listeners, *l)
 	}
 	return c
@@ -479,18 +519,49 @@ func (h *host) hungUp() bool {
 
 // --- listeners
 
-// open are the listeners that hotwrap still holds.
+// open are the sockets that hotwrap still holds.
 func (h *host) open() []*listener {
 	if h.closed {
 		return nil
 	}
-	return h.program.listeners
+	return h.traffic.all()
+}
+
+// openFor opens the sockets of a generation: of its own, or those of the one before it where they do not overlap.
+func (h *host) openFor(g *generation, like int) error {
+	return limited(h.traffic.open(g.Number, like))
+}
+
+// route says which generations get the new connections.
+func (h *host) route(shares map[int]int) (routed, error) {
+	if h.closed {
+		return routed{}, nil
+	}
+	h.shares = shares
+	return h.steer()
+}
+
+// steer does so, and sends an ask that is under way to whom it is about.
+func (h *host) steer() (routed, error) {
+	shares := h.shares
+	if len(shares) == 0 {
+		shares = map[int]int{h.aimed.generation: 1} // nobody serves yet
+	}
+	return h.traffic.route(shares, h.aimed)
+}
+
+// left counts the connections that wait for a generation alone.
+func (h *host) left(g *generation) int {
+	if h.closed {
+		return 0
+	}
+	return h.traffic.left(g.Number)
 }
 
 // refresh gives every listener its own backlog back, which programs change by their own listen().
 func (h *host) refresh() {
 	for _, l := range h.open() {
-		if err := l.refresh(); err != nil {
+		if err := h.traffic.relisten(l); err != nil {
 			h.say(warning("cannot set the backlog of %s: %v", l.name, err))
 		}
 	}
@@ -513,7 +584,7 @@ func (h *host) repair(name string) (replaced bool) {
 			continue
 		}
 		inode := l.inode
-		what, err := l.repair()
+		what, err := l.repair(h.traffic.relisten)
 		switch {
 		case err != nil:
 			h.say(warning("listener %q is broken: %v", name, err))
@@ -529,7 +600,7 @@ func (h *host) repair(name string) (replaced bool) {
 func (h *host) closing() {
 	if !h.closed {
 		h.closed = true
-		closeSockets(h.program.listeners)
+		h.traffic.close()
 	}
 }
 

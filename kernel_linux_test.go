@@ -338,26 +338,28 @@ func TestLookDenied(t *testing.T) {
 	if v := look(pid, []uint64{inode}); v.denied || v.blind != "" || !v.holds[inode] {
 		t.Fatalf("with the capability: look = %+v", v)
 	}
-	type result struct {
-		v   view
-		err error
+	v := withoutPtrace(t, func() view { return look(pid, []uint64{inode}) })
+	if !v.denied || !strings.Contains(v.blind, "permission denied") || v.watches[inode] || !slices.Equal(v.pids, []int{pid}) {
+		t.Errorf("without the capability: look = %+v", v)
 	}
-	results := make(chan result)
+}
+
+// withoutPtrace is what see returns on a thread without CAP_SYS_PTRACE.
+func withoutPtrace[T any](t *testing.T, see func() T) (seen T) {
+	t.Helper()
+	results := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for good: the thread has lost a capability, and ends with this goroutine
-		if err := dropPtrace(); err != nil {
-			results <- result{err: err}
-			return
+		err := dropPtrace()
+		if err == nil {
+			seen = see()
 		}
-		results <- result{v: look(pid, []uint64{inode})}
+		results <- err
 	}()
-	r := <-results
-	if r.err != nil {
-		t.Skipf("cannot drop CAP_SYS_PTRACE: %v", r.err)
+	if err := <-results; err != nil {
+		t.Skipf("cannot drop CAP_SYS_PTRACE: %v", err)
 	}
-	if !r.v.denied || !strings.Contains(r.v.blind, "permission denied") || r.v.watches[inode] || !slices.Equal(r.v.pids, []int{pid}) {
-		t.Errorf("without the capability: look = %+v", r.v)
-	}
+	return seen
 }
 
 func dropPtrace() error {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,11 +19,6 @@ type view struct {
 	watcher int
 	blind   string
 	denied  bool
-}
-
-type connection struct {
-	peer string
-	idle time.Duration
 }
 
 type holder struct {
@@ -92,6 +86,12 @@ func otherListeners([]int, []uint64) []string { return nil }
 func cgroupProcesses() (most uint64, full bool) { return 0, false }
 
 func connections([]int, []*listener) []connection { return nil }
+
+func remainsOf([]int, []*listener) remains { return remains{} }
+
+func handshakes([]*listener) map[netip.AddrPort]bool { return nil }
+
+func queued([]*listener) int { return 0 }
 
 type listenQueue struct {
 	waiting, limit int

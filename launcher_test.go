@@ -163,7 +163,7 @@ func TestStrays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := started(t, defaultLimits())
 			w := f.newest()
-			f.s.world.search = func(*worker, map[int]bool) bool { return true }
+			f.s.world.search = func(*generation, *worker, map[int]bool) bool { return true }
 			f.ask(askStop, "SIGTERM")
 			f.surveyed()
 			f.die(f.proc(w.PID), exitStatus{})

@@ -7,13 +7,15 @@ package main
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
+	"time"
 )
 
-// wanted are the listeners by inode; a copy, for goroutines.
-func (h *host) wanted() map[uint64]string {
+// wanted are the listeners of a generation by inode; a copy, for goroutines.
+func (h *host) wanted(g *generation) map[uint64]string {
 	names := map[uint64]string{}
-	for _, l := range h.program.listeners {
+	for _, l := range h.traffic.sockets(g.Number) {
 		names[l.inode] = l.name
 	}
 	return names
@@ -29,15 +31,15 @@ func inodesOf(wanted map[uint64]string) []uint64 {
 
 // look sees what a worker watches. Root without CAP_SYS_PTRACE (Docker's default) cannot look into
 // another user's process, but a helper with that user's id can.
-func (h *host) look(w *worker, helped bool) {
-	serial, pid, last, wanted := w.Serial, w.PID, w.State == workerReady, h.wanted()
+func (h *host) look(g *generation, w *worker, helped bool) {
+	serial, pid, last, wanted := w.Serial, w.PID, w.State == workerReady, h.wanted(g)
 	starting, slow := w.State == workerStarting, w.Pause >= lookElsewhere
 	inodes := inodesOf(wanted)
 	see := func() view { return look(pid, inodes) }
 	if helped && h.program.user != nil {
 		see = h.program.lookAsUser(pid, inodes)
 	}
-	chosen, ls := h.program.stopSignal != 0, h.listeners()
+	chosen, ls := h.program.stopSignal != 0, h.listeners(g)
 	go func() {
 		h.lookers <- struct{}{}
 		defer func() { <-h.lookers }()
@@ -77,9 +79,9 @@ func (v *view) busy(by map[uint64]int) {
 	}
 }
 
-// listeners are copies, for goroutines: a repair changes the inode.
-func (h *host) listeners() (ls []*listener) {
-	for _, l := range h.program.listeners {
+// listeners are copies of a generation's, for goroutines: a repair changes the inode.
+func (h *host) listeners(g *generation) (ls []*listener) {
+	for _, l := range h.traffic.sockets(g.Number) {
 		ls = append(ls, &listener{name: l.name, network: l.network, addr: l.addr, inode: l.inode})
 	}
 	return ls
@@ -99,20 +101,55 @@ func sightOf(v view, wanted map[uint64]string) sight {
 
 // search looks for what a worker whose leader has ended left behind outside its group: setsid, su and their like put
 // what they start into another. As a rule hotwrap has no child that it does not know, and then there is nothing.
-func (h *host) search(w *worker, known map[int]bool) bool {
+func (h *host) search(g *generation, w *worker, known map[int]bool) bool {
 	pids := strays(known)
 	e := h.ears[w.Serial]
 	if len(pids) == 0 || e.notify == nil {
 		return false
 	}
-	serial, line, wanted := w.Serial, "NOTIFY_SOCKET="+e.notify.path, h.wanted()
+	serial, line, wanted := w.Serial, "NOTIFY_SOCKET="+e.notify.path, h.wanted(g)
 	go func() { h.post(event{kind: evStrays, serial: serial, groups: straysOf(pids, line, wanted)}) }()
 	return true
 }
 
+// connection is an open connection of a worker.
+type connection struct {
+	peer string        // "10.0.3.7:51234"; "unix" where it has no name
+	idle time.Duration // since the last byte either way; 0 also where that is unknown
+	busy bool          // bytes wait on either side, or the client is owed an answer
+}
+
+const unixPeer = "unix" // a connection whose other end has no name
+
+const quietAfter = time.Second // a client's next request is this near when its last answer has just gone out
+
+// quiet tells whether nothing is lost when the program closes the connection now.
+func (c connection) quiet() bool { return !c.busy && c.idle >= quietAfter }
+
+// remains are the TCP connections that a predecessor still has. Of unix sockets nothing is in it: their queues are
+// shared with the successor, and the kernel does not know how long a connection is idle.
+type remains struct {
+	open     []connection     // accepted
+	mixed    bool             // open has those of others too, the successor's above all: we may not look into a process
+	queued   int              // not accepted yet
+	halfOpen []netip.AddrPort // clients in a handshake with any listener on these ports, the successor's as well
+	known    bool             // false: there may be more, or the times are missing, and an empty list proves nothing
+	cost     time.Duration    // of this look: it grows with the connections, also the successor's
+}
+
+// busy counts the connections that are not quiet, of those that tell.
+func (r remains) busy() (n int) {
+	for _, c := range r.open {
+		if c.peer != unixPeer && !c.quiet() {
+			n++
+		}
+	}
+	return n
+}
+
 // survey counts the connections of a generation.
 func (h *host) survey(g *generation) {
-	number, ls := g.Number, h.listeners()
+	number, ls := g.Number, h.listeners(g)
 	var leaders []int
 	for _, w := range g.Workers {
 		leaders = append(leaders, w.PID)
@@ -122,10 +159,20 @@ func (h *host) survey(g *generation) {
 		for _, pid := range leaders {
 			pids = append(pids, tree(pid)...)
 		}
-		open := connections(pids, ls)
-		slices.SortFunc(open, func(a, b connection) int { return cmp.Compare(a.idle, b.idle) })
-		h.post(event{kind: evSurvey, number: number, open: open})
+		has := remainsOf(pids, ls)
+		has.open = append(has.open, unixOf(pids, ls)...)
+		slices.SortFunc(has.open, func(a, b connection) int { return cmp.Compare(a.idle, b.idle) })
+		h.post(event{kind: evSurvey, number: number, has: has})
 	}()
+}
+
+// unixOf are the open connections of unix sockets, which the drain does not wait for.
+func unixOf(pids []int, ls []*listener) []connection {
+	ls = slices.DeleteFunc(ls, (*listener).inet)
+	if len(ls) == 0 {
+		return nil
+	}
+	return connections(pids, ls)
 }
 
 // owns tells whether the sender of a notice belongs to the worker: it is in its tree, or in its group

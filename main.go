@@ -116,13 +116,15 @@ const (
 
 // config is the command line as hotwrap understood it.
 type config struct {
-	mode     mode
-	program  []string
-	terminal bool // defaults are those for a person at a terminal
+	mode      mode
+	program   []string
+	terminal  bool   // defaults are those for a person at a terminal
+	unsteered string // why new connections cannot be kept from a generation; "" if they can
 
 	listens    []listenSpec
 	workers    workersValue
 	surge      surgeValue
+	adopt      adoptMode
 	noOverlap  bool
 	overlapSet bool // --no-overlap was given, true or false
 	env        list
@@ -168,7 +170,7 @@ func usage(format string, args ...any) *usageError {
 // parseArgs cuts args at the first "--", since what follows is the program's and nothing of it ours,
 // and reads the left half and the environment.
 func parseArgs(args, environ []string) (*config, error) {
-	cfg := &config{terminal: isTerminal(0), trace: traced(environ)}
+	cfg := &config{terminal: isTerminal(0), trace: traced(environ), unsteered: unsteered(environ)}
 	if len(args) == 0 {
 		cfg.mode = modeNothing
 		return cfg, nil
@@ -286,6 +288,9 @@ func (cfg *config) validate() error {
 	if err := checkListens(cfg.listens); err != nil {
 		return usage("--listen %v", err)
 	}
+	if cfg.ready.mode == readyURL && cfg.unsteered != "" {
+		return usage("--ready %q needs steering: %s", cfg.ready.url, cfg.unsteered)
+	}
 	return nil
 }
 
@@ -348,7 +353,7 @@ func (cfg *config) limits(listeners []*listener) limits {
 		bake: cfg.bake.d, drainTimeout: cfg.drainTimeout.d, stopDelay: cfg.stopDelay.d, stopTimeout: cfg.stopTimeout.d,
 		watch: cfg.watch.on, wait: cfg.watch.on && cfg.terminal, build: cfg.build != "",
 		respawn: cfg.respawn.policy, respawnMost: cfg.respawn.most, overlap: !cfg.noOverlap, check: cfg.check != "",
-		hooks: cfg.hooks,
+		hooks: cfg.hooks, adopt: cfg.adopt,
 	}
 	for _, ls := range listeners {
 		l.listeners, l.addresses = append(l.listeners, ls.name), append(l.addresses, shortAddr(ls.addr, ""))
@@ -424,6 +429,7 @@ type readyValue struct {
 	mode  readyMode
 	alive time.Duration
 	fd    int
+	url   string // with placeholders
 }
 
 func (v *readyValue) Set(text string) error {
@@ -446,8 +452,11 @@ func (v *readyValue) Set(text string) error {
 		}
 		*v = readyValue{mode: readyFD, fd: n}
 		return nil
+	case strings.HasPrefix(text, "http://"), strings.HasPrefix(text, "https://"):
+		*v = readyValue{mode: readyURL, url: text}
+		return checkURL(text)
 	}
-	return errors.New("it is auto, notify, alive=DUR or fd=N")
+	return errors.New("it is auto, notify, a URL, alive=DUR or fd=N")
 }
 
 func (v *readyValue) String() string { return string(v.mode) }
@@ -566,6 +575,7 @@ func (cfg *config) options() []cli.Flag {
 		return &cli.BoolFlag{Name: name, Destination: to, Value: *to, Aliases: aliases}
 	}
 	cfg.workers.n = 1
+	cfg.adopt = defaultAdopt
 	cfg.ready = readyValue{mode: readyAuto}
 	cfg.respawn = respawnValue{respawnAlways, defaultRespawn}
 	cfg.readyTimeout.d = defaultReadyTimeout
@@ -574,6 +584,7 @@ func (cfg *config) options() []cli.Flag {
 	cfg.die = cfg.terminal && canDie
 	return []cli.Flag{
 		generic("listen", listens{&cfg.listens}, "l"),
+		generic("adopt", &cfg.adopt),
 		flag("no-overlap", &cfg.noOverlap),
 		generic("env", &cfg.env, "e"),
 		text("env-file", &cfg.envFile),
@@ -872,6 +883,7 @@ Commands (NAME may be left out where one instance runs):
 
 Sockets:
   -l, --listen [NAME=]ADDR[,OPT]...  8080, 127.0.0.1:8080, udp::53, /run/a.sock,mode=0660
+      --adopt auto|always|never      for a program that binds by itself (Linux) [auto]
       --no-overlap                   stop the old, then start the new; clients queue
 
 Program:
@@ -884,7 +896,7 @@ Program:
 
 Restart:
       --check CMD                    must succeed first: 'myapp -t'
-      --ready HOW                    auto, notify, fd=N, alive=DUR [auto]
+      --ready HOW                    auto, notify, URL, fd=N, alive=DUR [auto]
       --ready-timeout DUR            [60s]
       --bake DUR                     then it must live this long [1s; terminal: 0]
       --stop-signal SIG              [by program, else TERM]

@@ -76,6 +76,7 @@ const (
 	hapChecking happening = "checking"
 	hapBatch    happening = "batch" // some workers of a successor are ready, to replace as many
 	hapReady    happening = "ready"
+	hapCanary   happening = "canary"   // a successor gets a share of the new connections
 	hapSwitch   happening = "switch"   // a generation serves from now on
 	hapHandover happening = "handover" // and is alone: no predecessor holds a listener any more
 	hapDrained  happening = "drained"  // a predecessor is gone

@@ -131,6 +131,7 @@ func (m *metrics) generations(v statusView) {
 	for _, state := range []workerState{workerStarting, workerReady, workerStopping, workerKilling, workerExited} {
 		m.value("workers", float64(workers[state]), label{"state", string(state)})
 	}
+	m.shares(v)
 	m.one("draining_generations", "gauge", "Generations that finish what is in flight.", float64(draining))
 	if !seen {
 		return
@@ -138,6 +139,21 @@ func (m *metrics) generations(v statusView) {
 	m.about("open_connections", "gauge", "Connections that clients have open, by the state of the generation that holds them.")
 	for _, state := range []genState{genStarting, genReady, genServing, genDraining, genFailed} {
 		m.value("open_connections", float64(open[state]), label{"state", string(state)})
+	}
+}
+
+// shares is about who gets the new connections.
+func (m *metrics) shares(v statusView) {
+	opened := false
+	for _, g := range v.Generations {
+		if g.Share == nil || *g.Share == 0 {
+			continue
+		}
+		if !opened {
+			m.about("generation_share", "gauge", "Which part of the new connections a generation gets.")
+			opened = true
+		}
+		m.value("generation_share", *g.Share, label{"generation", strconv.Itoa(g.Generation)})
 	}
 }
 

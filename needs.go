@@ -23,15 +23,18 @@ const (
 
 // wants is what a new worker of g must show. A successor must do what its predecessor was seen to do.
 func (s *supervisor) wants(g *generation, slot int) needs {
-	told, listens := s.mustTell(g, slot), len(s.limits.listeners) > 0 && !g.Blind
+	told, listens := s.mustTell(g, slot), len(s.listeners()) > 0 && !g.Blind
 	switch s.limits.ready {
 	case readyAlive:
 		return needExec | needAlive
 	case readyNotify, readyFD:
 		told = true
-	case readyAuto:
+	case readyAuto, readyURL:
 	}
 	n := needExec
+	if s.limits.ready == readyURL && g.State == genStarting { // one that is started again has to serve, whatever it answers
+		n |= needAnswer
+	}
 	if told {
 		n |= needTold
 	}
@@ -46,7 +49,7 @@ func (s *supervisor) wants(g *generation, slot int) needs {
 
 // model is the generation whose behaviour g must match: itself once it has served, else its predecessor.
 func (s *supervisor) model(g *generation) *generation {
-	if g.State == genServing {
+	if g.State == genServing || g.State == genDraining {
 		return g
 	}
 	if s.Restart != nil {
@@ -73,7 +76,7 @@ func (s *supervisor) mustTell(g *generation, i int) bool {
 func (s *supervisor) mustWatch(g *generation, i int) (names []string, any bool) {
 	m := s.model(g)
 	if m == nil {
-		return s.limits.listeners, true
+		return s.listeners(), true
 	}
 	if sl := m.proved(i); sl != nil {
 		return sl.Watched, false
@@ -101,6 +104,7 @@ func (s *supervisor) settled(g *generation, w *worker) {
 			text += " again"
 		}
 		s.say(info("%s", text).with("pid", w.PID).with("after", now.since(w.Started)).with("by", w.by()))
+		s.steer()
 		s.fit()
 	case genReady, genDraining, genFailed, genGone: // starting workers there are being stopped
 	}
@@ -131,6 +135,9 @@ func (s *supervisor) executed(ev event) {
 		g.Stage = stageReady
 	}
 	now := s.world.now()
+	if w.Needs&needAnswer != 0 {
+		s.startAsking(g)
+	}
 	if w.Needs&needAlive != 0 {
 		w.Alive = now.add(s.aliveLong())
 	}
@@ -205,7 +212,7 @@ func (s *supervisor) beat(w *worker, n notice, now instant) {
 // told takes a worker's word that it is ready, where its word is what was asked for.
 func (s *supervisor) told(g *generation, w *worker, by string) {
 	switch s.limits.ready {
-	case readyAlive:
+	case readyAlive, readyURL:
 		return
 	case readyFD:
 		if by != "fd" {
@@ -300,7 +307,7 @@ func (s *supervisor) lookedStarting(g *generation, w *worker, see sight) {
 			s.say(warning("generation %d cannot be seen accepting: %s; its word, or %s alive, is enough",
 				g.Number, see.blind, brief(aliveEnough)))
 		}
-		if w.Wants&needTold == 0 {
+		if w.Wants&(needTold|needAnswer) == 0 {
 			w.Wants = needExec | needAlive
 			w.Needs |= needAlive
 			w.Alive = now.add(aliveEnough)
@@ -337,8 +344,8 @@ func (s *supervisor) elsewhere(g *generation, w *worker) string {
 	}
 	var should []string
 	for _, name := range lacks {
-		if i := slices.Index(s.limits.listeners, name); i >= 0 && i < len(s.limits.addresses) {
-			should = append(should, s.limits.addresses[i])
+		if i := slices.Index(s.listeners(), name); i >= 0 && i < len(s.addresses()) {
+			should = append(should, s.addresses()[i])
 		}
 	}
 	const shown = 3
@@ -361,7 +368,7 @@ func shortAddr(addr, all string) string {
 
 // withheld says what is certain about descriptors that did not reach the program.
 func (s *supervisor) withheld(g *generation, w *worker) string {
-	if s.model(g) != nil || len(s.limits.listeners) == 0 || len(w.Watched) > 0 || g.Image == nil {
+	if s.model(g) != nil || w.Adopted || len(s.listeners()) == 0 || len(w.Watched) > 0 || g.Image == nil {
 		return ""
 	}
 	if a := g.Image.advice; a.closes {
@@ -373,12 +380,12 @@ func (s *supervisor) withheld(g *generation, w *worker) string {
 // advice is what to do about a generation that fails: what stands before the program is to blame, or how it is used.
 func (s *supervisor) advice(g *generation) string {
 	at := slices.IndexFunc(g.Workers, func(w *worker) bool { return len(w.Watched) == 0 })
-	if g.Image == nil || len(s.limits.listeners) == 0 || at < 0 {
+	if g.Image == nil || len(s.listeners()) == 0 || at < 0 {
 		return ""
 	}
 	w, a := g.Workers[at], g.Image.advice
 	switch {
-	case s.model(g) != nil && !a.locks:
+	case w.Adopted, s.model(g) != nil && !a.locks:
 		return ""
 	case a.closes || a.locks:
 		return a.remedy
@@ -389,7 +396,7 @@ func (s *supervisor) advice(g *generation) string {
 	case len(w.Elsewhere) > 0:
 		return "a program must accept on the descriptor it is given: LISTEN_FDS, or {fd} among its arguments"
 	case w.Reaped && w.Status.Code != 0:
-		return "if it found its address in use: hotwrap holds it, and gives it to the program as a descriptor: LISTEN_FDS, or {fd} among its arguments"
+		return "if it found its address in use: hotwrap holds it, and gives it to the program as a descriptor: LISTEN_FDS, or {fd} among its arguments; or --adopt always"
 	}
 	return ""
 }
@@ -426,8 +433,11 @@ func lacking(all, have []string) (lacks []string) {
 // hints names what the last look at a ready worker found odd, once for each oddity.
 func (s *supervisor) hints(g *generation, see sight) {
 	for _, addr := range see.others {
-		if g.Watched == nil && see.blind == "" && len(s.limits.listeners) > 0 {
-			s.hintAt(fmt.Sprintf("the program listens on %s, not on %s", shortAddr(addr, "*"), strings.Join(s.limits.addresses, ", ")))
+		if slices.Contains(s.addresses(), shortAddr(addr, "")) {
+			continue // it listened there while it was looked at
+		}
+		if g.Watched == nil && see.blind == "" && len(s.listeners()) > 0 {
+			s.hintAt(fmt.Sprintf("the program listens on %s, not on %s", shortAddr(addr, "*"), strings.Join(s.addresses(), ", ")))
 		} else if s.limits.overlap && s.once(addr) {
 			s.say(hint("generation %d also listens on %s; use -l NAME=%s or --no-overlap", g.Number, addr, addr))
 		}
@@ -435,7 +445,7 @@ func (s *supervisor) hints(g *generation, see sight) {
 	if see.blind != "" || len(g.Watched) == 0 {
 		return
 	}
-	for _, name := range lacking(lacking(s.limits.listeners, g.Watched), s.Unserved) {
+	for _, name := range lacking(lacking(s.listeners(), g.Watched), s.Unserved) {
 		s.Unserved = append(s.Unserved, name)
 		s.say(warning("generation %d does not serve listener %q", g.Number, name))
 	}
@@ -477,9 +487,12 @@ func (s *supervisor) lacks(g *generation, w *worker) (text string) {
 			text += "; it wrote no newline to its descriptor"
 		case readyAuto:
 			text += "; it did not say READY=1, which its predecessor did"
-		case readyNotify, readyAlive:
+		case readyNotify, readyAlive, readyURL:
 			text += "; it did not say READY=1"
 		}
+	}
+	if w.Needs&needAnswer != 0 {
+		text += "; " + s.lastAnswer(g)
 	}
 	if there := s.elsewhere(g, w); there != "" {
 		text += "; " + there

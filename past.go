@@ -32,7 +32,7 @@ func (s *supervisor) retire(g *generation) {
 	}
 	s.Past = append(s.Past, past{g.Number, g.Image})
 	slices.SortFunc(s.Past, func(a, b past) int { return a.Number - b.Number })
-	s.world.release(&generation{Number: g.Number})
+	s.world.release(&generation{Number: g.Number, Served: true})
 	for len(s.Past) > pastKept {
 		s.world.release(&generation{Image: s.Past[0].Image})
 		s.Past = slices.Delete(s.Past, 0, 1)

@@ -36,17 +36,33 @@ const (
 // States of TCP sockets, see net/tcp_states.h. An unconnected UDP socket is in state close.
 const (
 	tcpEstablished = 1
+	tcpSynRecv     = 3 // half-open; sock_diag also shows TCP_NEW_SYN_RECV as this
+	tcpFinWait1    = 4 // the program has shut its side and may still read
+	tcpFinWait2    = 5
 	tcpClose       = 7
+	tcpCloseWait   = 8 // the client has shut its side and may wait for an answer
 	tcpListen      = 10
 )
 
+// stateSet are states of sockets, one bit each.
+type stateSet uint32
+
+// openStates are those in which a program has a connection. In the others that come after close(2) the kernel alone has it.
+const openStates stateSet = 1<<tcpEstablished | 1<<tcpFinWait1 | 1<<tcpFinWait2 | 1<<tcpCloseWait
+
+func (set stateSet) has(state byte) bool { return state < 32 && set&(1<<state) != 0 }
+
 // inetSocket is one row of the kernel's table of TCP or UDP sockets.
 type inetSocket struct {
-	state         byte
-	local, remote netip.AddrPort
-	inode         uint64 // 0: no process has it, as a connection that is not accepted yet
-	idle          time.Duration
-	queue, limit  int // of a listening one: connections not accepted yet, and how many may wait; limit 0: unknown
+	state          byte
+	local, remote  netip.AddrPort
+	inode          uint64 // 0: no process has it, as a connection that is not accepted yet
+	idle           time.Duration
+	owed           bool // the last bytes came from the other side
+	unread, unsent int  // bytes that the program has not read, that the other side has not acknowledged
+	queue, limit   int  // of a listening one: connections not accepted yet, and how many may wait; limit 0: unknown
+	device         int  // index of the network interface it is bound to, 0: any; as the next, unknown to /proc/net
+	v6only         bool // of a listening one
 }
 
 // portSet are local ports; an empty one stands for all. A table is walked once for all of them: each walk costs the
@@ -66,32 +82,42 @@ func (p portSet) span() (low, high uint16) {
 
 // inetSockets lists the sockets in one state, on some local ports, of both families.
 func inetSockets(protocol, state byte, ports portSet) []inetSocket {
-	var all []inetSocket
+	all, _ := inetTables(protocol, 1<<state, ports)
+	return all
+}
+
+// inetTables lists the sockets in some states, each family's from one walk. It is whole if it has every one of them, and
+// the times of each.
+func inetTables(protocol byte, states stateSet, ports portSet) (all []inetSocket, whole bool) {
+	whole = true
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := diagSockets(family, protocol, state, ports)
+		sockets, err := diagSockets(family, protocol, states, ports)
 		if err != nil {
-			sockets = procSockets(family, protocol, state, ports)
+			sockets = procSockets(family, protocol, states, ports)
+			whole = whole && errors.Is(err, unix.ENOENT) && len(sockets) == 0 // a kernel without this family
 		}
+		whole = whole && len(sockets) < maxSockets
 		all = append(all, sockets...)
 	}
-	return all[:min(len(all), maxSockets)]
+	return all[:min(len(all), maxSockets)], whole
 }
 
 // Of struct inet_diag_req_v2 and inet_diag_msg, see linux/inet_diag.h.
 const (
-	diagBytecode = 1 // INET_DIAG_REQ_BYTECODE
-	diagInfo     = 2 // INET_DIAG_INFO: struct tcp_info
+	diagBytecode = 1  // INET_DIAG_REQ_BYTECODE
+	diagInfo     = 2  // INET_DIAG_INFO: struct tcp_info
+	diagV6Only   = 11 // INET_DIAG_SKV6ONLY: a byte, of listening sockets without being asked for
 	diagMessage  = 72
 )
 
 // diagRequest asks for a dump; with ports, the kernel runs a two-step program over each socket: at least, at most.
-func diagRequest(family, protocol, state byte, ports portSet) []byte {
+func diagRequest(family, protocol byte, states stateSet, ports portSet) []byte {
 	le := binary.NativeEndian
 	b := make([]byte, unix.SizeofNlMsghdr+56, 128)
 	le.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
 	le.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	b[16], b[17], b[18] = family, protocol, 1<<(diagInfo-1)
-	le.PutUint32(b[20:], 1<<state)
+	le.PutUint32(b[20:], uint32(states))
 	if len(ports) > 0 {
 		low, high := ports.span()
 		const atLeast, atMost = 2, 3 // INET_DIAG_BC_S_GE, S_LE: {code, bytes to go on by if yes, if no}, then the port
@@ -107,8 +133,8 @@ func diagRequest(family, protocol, state byte, ports portSet) []byte {
 }
 
 // diagSockets asks by netlink.
-func diagSockets(family, protocol, state byte, ports portSet) (sockets []inetSocket, err error) {
-	err = askDiag(diagRequest(family, protocol, state, ports), func(b []byte) (done bool, err error) {
+func diagSockets(family, protocol byte, states stateSet, ports portSet) (sockets []inetSocket, err error) {
+	err = askDiag(diagRequest(family, protocol, states, ports), func(b []byte) (done bool, err error) {
 		sockets, done, err = parseDiag(b, sockets, ports)
 		return done || len(sockets) >= maxSockets, err
 	})
@@ -181,16 +207,15 @@ func eachDiag(b []byte, fn func(payload []byte)) (done bool, err error) {
 	return false, nil
 }
 
-// parseDiagMessage reads a struct inet_diag_msg and, of the attributes behind it, the times in tcp_info.
+// parseDiagMessage reads a struct inet_diag_msg and, of the attributes behind it, tcp_info.
 func parseDiagMessage(b []byte) (s inetSocket, ok bool) {
 	if len(b) < diagMessage {
 		return s, false
 	}
 	le := binary.NativeEndian
 	s.state, s.inode = b[1], uint64(le.Uint32(b[68:]))
-	if s.state == tcpListen {
-		s.queue, s.limit = int(le.Uint32(b[56:])), int(le.Uint32(b[60:])) // idiag_rqueue, idiag_wqueue
-	}
+	s.device = int(le.Uint32(b[40:]))                           // idiag_if
+	s.setQueues(int(le.Uint32(b[56:])), int(le.Uint32(b[60:]))) // idiag_rqueue, idiag_wqueue
 	s.local = diagAddr(b[0], b[8:24], binary.BigEndian.Uint16(b[4:]))
 	s.remote = diagAddr(b[0], b[24:40], binary.BigEndian.Uint16(b[6:]))
 	for b = b[diagMessage:]; len(b) >= 4; {
@@ -198,13 +223,81 @@ func parseDiagMessage(b []byte) (s inetSocket, ok bool) {
 		if size < 4 || size > len(b) {
 			break
 		}
-		const sent, received = int(unsafe.Offsetof(unix.TCPInfo{}.Last_data_sent)), int(unsafe.Offsetof(unix.TCPInfo{}.Last_data_recv))
-		if info := b[4:size]; le.Uint16(b[2:]) == diagInfo && len(info) >= received+4 {
-			s.idle = time.Duration(min(le.Uint32(info[sent:]), le.Uint32(info[received:]))) * time.Millisecond
+		switch value := b[4:size]; le.Uint16(b[2:]) {
+		case diagInfo:
+			s.setSigns(value)
+		case diagV6Only:
+			s.v6only = len(value) > 0 && value[0] != 0
 		}
 		b = b[min(len(b), (size+3)&^3):]
 	}
 	return s, true
+}
+
+// setQueues takes the two numbers that mean other things of a socket that listens.
+func (s *inetSocket) setQueues(receive, send int) {
+	if s.state == tcpListen {
+		s.queue, s.limit = receive, send
+		return
+	}
+	s.unread, s.unsent = receive, send
+}
+
+// doubt is for how long a connection may be owed an answer of which the kernel does not tell.
+const doubt = 5 * time.Second
+
+// setSigns reads of a struct tcp_info who spoke last. Its times are ages in milliseconds at one moment, but counted in
+// jiffies (4 ms with CONFIG_HZ=250, 10 with 100), and both of a new connection are its own age (tcp_create_openreq_child
+// sets lsndtime and lrcvtime). So equal ages are the rule where clients are near, and mean as well that an answer took no
+// time as that the next request followed at once. What tells:
+//
+//   - no byte ever came: nobody is owed anything, as on a connection opened in advance; with TLS the handshake is bytes;
+//   - some came and none ever went: the first answer is owed;
+//   - only one segment came: what went answered it (or was a greeting, and then we err);
+//   - the client's acknowledgement is younger than its bytes, and so is of an answer: a next request had carried it. Not
+//     once it has shut its side, since that comes with an acknowledgement too.
+//
+// What is left is a near client that acknowledges at once: in doubt it is owed an answer, for a while. A connection with
+// several requests at a time (HTTP/2) shows of all of them only the last byte.
+func (s *inetSocket) setSigns(info []byte) {
+	var i unix.TCPInfo
+	const times, counts = unsafe.Offsetof(i.Last_ack_recv) + 4, unsafe.Offsetof(i.Data_segs_out) + 4
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&i)), unsafe.Sizeof(i)), info)
+	if len(info) < int(times) {
+		return
+	}
+	s.idle = time.Duration(min(i.Last_data_sent, i.Last_data_recv)) * time.Millisecond
+	counted := len(info) >= int(counts) // Linux 4.6
+	switch {
+	case s.state == tcpFinWait1 || s.state == tcpFinWait2: // it cannot be answered any more
+	case counted && i.Data_segs_in == 0:
+	case counted && i.Data_segs_out == 0:
+		s.owed = true
+	case i.Last_data_recv != i.Last_data_sent:
+		s.owed = i.Last_data_recv < i.Last_data_sent
+	case counted && i.Data_segs_in == 1:
+	case i.Last_ack_recv < i.Last_data_recv && s.state != tcpCloseWait:
+	default:
+		s.owed = s.idle < doubt
+	}
+}
+
+// peer is the other side, as itself where it is IPv4 on an IPv6 socket.
+func (s *inetSocket) peer() netip.AddrPort {
+	return netip.AddrPortFrom(s.remote.Addr().Unmap(), s.remote.Port())
+}
+
+// connection is what we say of a socket that a program has. It is busy while bytes wait on either side or the client is
+// owed an answer. The end of what a client sends counts as one unread byte, until the program has seen it.
+func (s *inetSocket) connection() connection {
+	unread, unsent := s.unread, s.unsent
+	switch s.state {
+	case tcpCloseWait:
+		unread--
+	case tcpFinWait1, tcpFinWait2: // what is not sent the kernel sends, if nothing is left unread
+		unsent = 0
+	}
+	return connection{peer: s.peer().String(), idle: s.idle, busy: s.owed || unread > 0 || unsent > 0}
 }
 
 func diagAddr(family byte, b []byte, port uint16) netip.AddrPort {
@@ -216,7 +309,7 @@ func diagAddr(family byte, b []byte, port uint16) netip.AddrPort {
 }
 
 // procSockets reads /proc/net/tcp and its like; it does not know how long a connection is idle.
-func procSockets(family, protocol, state byte, ports portSet) (sockets []inetSocket) {
+func procSockets(family, protocol byte, states stateSet, ports portSet) (sockets []inetSocket) {
 	name := "/proc/net/tcp"
 	if protocol == unix.IPPROTO_UDP {
 		name = "/proc/net/udp"
@@ -226,7 +319,7 @@ func procSockets(family, protocol, state byte, ports portSet) (sockets []inetSoc
 	}
 	eachLine(name, func(line string) bool {
 		s, ok := parseInetRow(line)
-		if ok && s.state == state && ports.has(s.local.Port()) {
+		if ok && states.has(s.state) && ports.has(s.local.Port()) {
 			sockets = append(sockets, s)
 		}
 		return len(sockets) < maxSockets
@@ -261,10 +354,10 @@ func parseInetRow(line string) (s inetSocket, ok bool) {
 	local, ok1 := parseHexAddr(fields[1])
 	remote, ok2 := parseHexAddr(fields[2])
 	s = inetSocket{state: byte(state), local: local, remote: remote, inode: inode}
-	if _, queue, _ := strings.Cut(fields[4], ":"); s.state == tcpListen {
-		n, _ := strconv.ParseUint(queue, 16, 32)
-		s.queue = int(n)
-	}
+	send, receive, _ := strings.Cut(fields[4], ":")
+	unsent, _ := strconv.ParseUint(send, 16, 32)
+	unread, _ := strconv.ParseUint(receive, 16, 32)
+	s.setQueues(int(unread), int(unsent))
 	return s, err1 == nil && err2 == nil && ok1 && ok2
 }
 
@@ -320,17 +413,24 @@ func unixSockets(want func(unixSocket) bool) (sockets []unixSocket) {
 	return sockets
 }
 
-// eachHeld calls fn once for every socket inode that the processes have open and that is wanted.
-func eachHeld[T any](pids []int, wanted map[uint64]T, fn func(T)) {
+// eachHeld calls fn once for every socket inode that the processes have open and that is wanted. It is false where we
+// may not look into one of them.
+func eachHeld[T any](pids []int, wanted map[uint64]T, fn func(T)) (allowed bool) {
+	allowed = true
 	for _, pid := range pids {
-		_ = eachSocket(pid, func(inode uint64) bool {
+		if len(wanted) == 0 {
+			break
+		}
+		err := eachSocket(pid, func(inode uint64) bool {
 			if what, ok := wanted[inode]; ok {
 				delete(wanted, inode)
 				fn(what)
 			}
 			return len(wanted) > 0
 		})
+		allowed = allowed && !(denies(err) && procAlive(pid)) // nobody but root may look into a zombie
 	}
+	return allowed
 }
 
 // otherListeners names the TCP addresses that the processes listen on, without the sockets in own.
@@ -351,30 +451,88 @@ func otherListeners(pids []int, own []uint64) []string {
 	return addrs[:min(len(addrs), maxListeners)]
 }
 
-// connection is an open connection of a worker.
-type connection struct {
-	peer string        // "10.0.3.7:51234"; "unix" where it has no name
-	idle time.Duration // since the last byte either way; 0 also where that is unknown
-}
-
-// connections lists what clients have open: the established connections that the processes hold on the ports (or
-// paths) of the listeners, also those accepted from a socket that is no longer theirs.
+// connections lists what clients have open: the connections that the processes hold on the ports (or paths) of the
+// listeners, also those accepted from a socket that is no longer theirs.
 func connections(pids []int, ls []*listener) []connection {
-	wanted := map[uint64]connection{}
+	wanted := map[uint64]*inetSocket{}
 	if ports := tcpPorts(ls); len(ports) > 0 {
-		for _, s := range inetSockets(unix.IPPROTO_TCP, tcpEstablished, ports) {
-			if s.inode != 0 {
-				peer := netip.AddrPortFrom(s.remote.Addr().Unmap(), s.remote.Port())
-				wanted[s.inode] = connection{peer.String(), s.idle}
+		sockets, _ := inetTables(unix.IPPROTO_TCP, openStates, ports)
+		for i := range sockets {
+			if s := &sockets[i]; s.inode != 0 {
+				wanted[s.inode] = s
 			}
 		}
 	}
 	for inode := range unixConnections(ls) {
-		wanted[inode] = connection{peer: "unix"}
+		wanted[inode] = nil
 	}
 	var open []connection
-	eachHeld(pids, wanted, func(c connection) { open = append(open, c) })
+	eachHeld(pids, wanted, func(s *inetSocket) {
+		if s == nil {
+			open = append(open, connection{peer: unixPeer})
+			return
+		}
+		open = append(open, s.connection())
+	})
 	return open
+}
+
+// remainsOf looks at the TCP connections that processes and their listeners still have. The queues are counted before the
+// connections are listed, and these before the descriptors: what is accepted meanwhile may be missed. So nothing is left
+// for certain when two looks say so, the first of them without a handshake that is theirs.
+func remainsOf(pids []int, ls []*listener) (r remains) {
+	begun := time.Now()
+	defer func() { r.cost = time.Since(begun) }()
+	r.known = true
+	ports := tcpPorts(ls)
+	if len(ports) == 0 {
+		return r
+	}
+	own, wanted := inodeSet(ls), map[uint64]*inetSocket{}
+	sockets, whole := inetTables(unix.IPPROTO_TCP, openStates|1<<tcpListen|1<<tcpSynRecv, ports)
+	for i := range sockets {
+		switch s := &sockets[i]; {
+		case s.state == tcpListen && own[s.inode]:
+			r.queued += s.queue
+		case s.state == tcpSynRecv:
+			r.halfOpen = append(r.halfOpen, s.peer())
+		case openStates.has(s.state) && s.inode != 0:
+			wanted[s.inode] = s
+		}
+	}
+	add := func(s *inetSocket) { r.open = append(r.open, s.connection()) }
+	if r.mixed = !eachHeld(pids, wanted, add); r.mixed {
+		for _, s := range wanted { // those that were not found
+			add(s)
+		}
+	}
+	r.known = whole
+	return r
+}
+
+// handshakes are the clients whose connections to the ports of listeners are half-open. With SYN cookies
+// (tcp_syncookies(7)) the kernel remembers none.
+func handshakes(ls []*listener) map[netip.AddrPort]bool {
+	half := map[netip.AddrPort]bool{}
+	if ports := tcpPorts(ls); len(ports) > 0 {
+		for _, s := range inetSockets(unix.IPPROTO_TCP, tcpSynRecv, ports) {
+			half[s.peer()] = true
+		}
+	}
+	return half
+}
+
+// queued is how many connections wait to be accepted from exactly these TCP sockets.
+func queued(ls []*listener) (n int) {
+	if ports := tcpPorts(ls); len(ports) > 0 {
+		own := inodeSet(ls)
+		for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, ports) {
+			if own[s.inode] {
+				n += s.queue
+			}
+		}
+	}
+	return n
 }
 
 // accepted tells from which listeners, by their inodes, the processes hold a connection, and which process does: a server
@@ -406,10 +564,7 @@ func accepted(pids []int, ls []*listener) map[uint64]int {
 
 // holdOthers tells whether the processes have any socket open that is none of the listeners.
 func holdOthers(pids []int, ls []*listener) bool {
-	own := map[uint64]bool{}
-	for _, l := range ls {
-		own[l.inode] = true
-	}
+	own := inodeSet(ls)
 	for _, pid := range pids {
 		found := false
 		_ = eachSocket(pid, func(inode uint64) bool {
@@ -421,6 +576,14 @@ func holdOthers(pids []int, ls []*listener) bool {
 		}
 	}
 	return false
+}
+
+func inodeSet(ls []*listener) map[uint64]bool {
+	inodes := map[uint64]bool{}
+	for _, l := range ls {
+		inodes[l.inode] = true
+	}
+	return inodes
 }
 
 // listenersAt finds the TCP listener that accepts what comes to an address.

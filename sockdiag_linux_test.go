@@ -271,23 +271,23 @@ func TestTablesAgree(t *testing.T) {
 			family = unix.AF_INET6
 		}
 		for _, state := range []byte{tcpListen, tcpEstablished} {
-			diag, err := diagSockets(family, unix.IPPROTO_TCP, state, portSet{a.Port(): true})
+			diag, err := diagSockets(family, unix.IPPROTO_TCP, 1<<state, portSet{a.Port(): true})
 			if err != nil {
 				t.Skipf("no sock_diag here: %v", err)
 			}
-			proc := procSockets(family, unix.IPPROTO_TCP, state, portSet{a.Port(): true})
+			proc := procSockets(family, unix.IPPROTO_TCP, 1<<state, portSet{a.Port(): true})
 			other := func(s inetSocket) bool { return s.local != a } // somebody's client may have this port on another address
 			diag, proc = slices.DeleteFunc(diag, other), slices.DeleteFunc(proc, other)
 			if len(diag) != 1 || len(proc) != 1 || diag[0].local != a || diag[0].inode == 0 {
 				t.Fatalf("%s in state %d: %+v by sock_diag, %+v by /proc/net", a, state, diag, proc)
 			}
-			diag[0].idle, diag[0].limit = 0, 0
+			diag[0].idle, diag[0].limit, diag[0].v6only = 0, 0, false // unknown to /proc/net
 			if diag[0] != proc[0] {
 				t.Errorf("%s in state %d: %+v by sock_diag, %+v by /proc/net", a, state, diag[0], proc[0])
 			}
 		}
 	}
-	if _, err := diagSockets(unix.AF_INET, 255, tcpListen, nil); err == nil {
+	if _, err := diagSockets(unix.AF_INET, 255, 1<<tcpListen, nil); err == nil {
 		t.Error("no error for a protocol that is not there")
 	}
 }
@@ -322,7 +322,7 @@ func FuzzParseRows(f *testing.F) {
 }
 
 func FuzzParseDiag(f *testing.F) {
-	request := diagRequest(unix.AF_INET, unix.IPPROTO_TCP, tcpListen, portSet{80: true})
+	request := diagRequest(unix.AF_INET, unix.IPPROTO_TCP, 1<<tcpListen, portSet{80: true})
 	f.Add(request)
 	f.Add(append(slices.Clone(request), request...))
 	f.Add([]byte{20, 0, 0, 0, unix.NLMSG_ERROR, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff})

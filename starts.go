@@ -21,10 +21,11 @@ const (
 
 // ears are the sources of one worker.
 type ears struct {
-	notify *notifySocket
-	pipe   func() []notice // stops the --ready fd=N pipe
-	acks   func() []notice // stops the EINHORN_SOCK_FD socket
-	report *os.File        // closing it ends the report's source
+	notify   *notifySocket
+	adoption *adoption       // what it binds
+	pipe     func() []notice // stops the --ready fd=N pipe
+	acks     func() []notice // stops the EINHORN_SOCK_FD socket
+	report   *os.File        // closing it ends the report's source
 }
 
 // prepare pins the image of a generation, and looks once more at its predecessor, which must be matched.
@@ -33,7 +34,7 @@ func (h *host) prepare(g, predecessor *generation, old *image) {
 	for _, l := range h.open() {
 		_ = l.drops() // what the predecessor did not read in time is its own
 	}
-	number, overlap, wanted := g.Number, h.limits.overlap, h.wanted()
+	number, overlap := g.Number, h.limits.overlap
 	var pids, serials []int
 	var like *image
 	if predecessor != nil {
@@ -53,6 +54,10 @@ func (h *host) prepare(g, predecessor *generation, old *image) {
 			}
 			return img, err
 		}
+	}
+	var wanted map[uint64]string
+	if predecessor != nil {
+		wanted = h.wanted(predecessor)
 	}
 	inodes := inodesOf(wanted)
 	go func() {
@@ -140,19 +145,23 @@ func (h *host) spawn(g *generation, w *worker) (int, error) {
 		return 0, err
 	}
 	defer closeEnds(output)
-	l := launch{ready: -1, ack: -1, output: output, sockets: h.traffic.sockets(g.Number, w.Slot), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot), "EINHORN_CHILD_INDEX=" + strconv.Itoa(w.Slot)}}
+	h.holdFor(g)
+	l := launch{ready: -1, ack: -1, output: output, sockets: h.traffic.sockets(g.Number), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot), "EINHORN_CHILD_INDEX=" + strconv.Itoa(w.Slot)}}
 	e, err := h.listenTo(serial, &l)
 	if err != nil {
 		h.out.gone(serial)
 		return 0, err
 	}
-	pid, err := h.program.start(img, l)
-	_ = unix.Close(l.report)
-	for _, fd := range []int{l.ready, l.ack} {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
+	defer l.close()
+	if w.Adopted {
+		err = h.openAdoption(serial, &e, &l)
 	}
+	if err != nil {
+		h.close(e)
+		h.out.gone(serial)
+		return 0, err
+	}
+	pid, err := h.program.start(img, l)
 	if err != nil {
 		h.close(e)
 		h.out.gone(serial)
@@ -171,6 +180,15 @@ func (h *host) spawn(g *generation, w *worker) (int, error) {
 		}
 	}
 	return pid, nil
+}
+
+// close closes what is the worker's by now.
+func (l *launch) close() {
+	for _, fd := range []int{l.report, l.ready, l.ack, l.adopt} {
+		if fd > 0 {
+			_ = unix.Close(fd)
+		}
+	}
 }
 
 // listenTo opens the ways by which one worker can speak, and adds their other ends to its launch.
@@ -269,13 +287,21 @@ func (h *host) close(e ears) {
 	if e.acks != nil {
 		_ = e.acks()
 	}
+	if e.adoption != nil {
+		e.adoption.stop()
+	}
 	if e.report != nil {
 		_ = e.report.Close()
 	}
 }
 
 func (h *host) release(g *generation) {
-	h.traffic.release(g.Number)
+	if h.aimed.generation == g.Number {
+		h.unaim(h.aimed.port)
+	}
+	if cut := h.traffic.release(g.Number); cut > 0 && (g.Served || g.Stage == stageCanary) && !h.closed {
+		h.say(warning("%s cut: generation %d ended before it took them", count(cut, "connection"), g.Number))
+	}
 	if g.Image != nil {
 		g.Image.unpin()
 	}

@@ -84,6 +84,7 @@ type generationView struct {
 	Slots       []slotView   `json:"slots,omitempty"` // those with failures
 	Crashes     int          `json:"crashes"`
 	Connections *int         `json:"connections,omitempty"` // missing where it cannot be seen
+	Share       *float64     `json:"share,omitempty"`       // of the new connections; missing where whoever accepts first gets them
 	Drain       *drainView   `json:"drain,omitempty"`
 }
 
@@ -310,6 +311,7 @@ func makeStatus(st *state, now instant, wall time.Time, f facts) statusView {
 	for _, g := range st.Generations {
 		v.Generations = append(v.Generations, viewGeneration(g, now))
 	}
+	v.shareOut(st)
 	for i, l := range f.listeners {
 		v.Listeners = append(v.Listeners, listenerView{Name: l.name, Network: l.network, Address: l.addr, FD: f.numbers[i]})
 	}
@@ -331,6 +333,21 @@ func makeStatus(st *state, now instant, wall time.Time, f facts) statusView {
 		v.Verdicts = append(v.Verdicts, viewVerdict(verdict, now, wall))
 	}
 	return v
+}
+
+// shareOut says who gets which part of the new connections, where that is hotwrap's doing.
+func (v *statusView) shareOut(st *state) {
+	if g := st.serving(); g == nil || !g.Steered {
+		return
+	}
+	shares, sum := (&supervisor{state: *st}).shares(), 0
+	for _, share := range shares {
+		sum += share
+	}
+	for i := range v.Generations {
+		share := float64(shares[v.Generations[i].Generation]) / float64(max(sum, 1))
+		v.Generations[i].Share = &share
+	}
 }
 
 func viewRequests(rs []request, now instant) (views []requestView) {

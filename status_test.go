@@ -30,7 +30,7 @@ func someState() *state {
 			},
 			{
 				Number: 4, State: genServing, Cause: "watch", Image: img("b4"), Started: 900 * second, Served: true, Serves: 901 * second,
-				ReadyAfter: 212 * time.Millisecond, Crashes: 1, Slots: []slot{{}, {Failures: 2, Start: 1003 * second}},
+				ReadyAfter: 212 * time.Millisecond, Crashes: 1, Steered: true, Slots: []slot{{}, {Failures: 2, Start: 1003 * second}},
 				Workers: []*worker{{PID: 4398, State: workerReady, Started: 950 * second, Says: "busy \x1b[31m", Watched: []string{"8080"}}},
 			},
 			{

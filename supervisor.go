@@ -65,11 +65,15 @@ func (t *instant) UnmarshalText(text []byte) error {
 type trial struct {
 	Kind  trialKind     `json:"kind"`
 	Limit time.Duration `json:"limit"`
+	Share int           `json:"share,omitempty"` // trialCanary: of the new connections, per mille
 }
 
 type trialKind string
 
-const trialBake trialKind = "bake" // live on beside the warm predecessor
+const (
+	trialBake   trialKind = "bake"   // live on beside the warm predecessor
+	trialCanary trialKind = "canary" // with a share of the new connections
+)
 
 // plan is one restart as data; advance walks it.
 type plan struct {
@@ -88,6 +92,7 @@ type restart struct {
 	Began       instant    `json:"began"`
 	Begun       int        `json:"begun,omitempty"` // slots of the successor whose worker was started
 	Phase       batchPhase `json:"phase,omitempty"` // of the batch that was started last
+	Canary      canaryRun  `json:"canary,omitzero"` // in the step that it is in
 }
 
 // stopping is an ordered stop under way.
@@ -119,6 +124,8 @@ type state struct {
 	Past        []past        `json:"past,omitempty"`     // what served before and can be gone back to, oldest first
 	Verdicts    []verdict     `json:"verdicts,omitempty"` // the last of them, oldest first
 	Tally       tally         `json:"tally"`
+	Adopts      bool          `json:"adopts,omitempty"`   // the program binds by itself
+	Learned     []learned     `json:"learned,omitempty"`  // listeners that it brought
 	Unserved    []string      `json:"unserved,omitempty"` // listeners that it was named for not watching
 }
 
@@ -128,6 +135,7 @@ type limits struct {
 	surge        int // of them, how many more may run in a restart; 0 as many again
 	ready        readyMode
 	readyAlive   time.Duration // of --ready alive=DUR
+	readyURL     string        // of --ready URL
 	readyTimeout time.Duration
 	bake         time.Duration
 	drainTimeout time.Duration
@@ -136,8 +144,10 @@ type limits struct {
 	respawn      respawnPolicy
 	respawnMost  int // failures in a row that end it
 	overlap      bool
+	unsteered    string // why the new connections cannot be shared out; "" if they can
 	check        bool
 	hooks        []hookSpec
+	adopt        adoptMode
 	listeners    []string      // names
 	addresses    []string      // of them, as a person writes them
 	watch        bool          // somebody watches for builds
@@ -150,39 +160,48 @@ type limits struct {
 // what takes time answers with an event.
 type world struct {
 	now        func() instant
-	prepare    func(g, predecessor *generation, old *image)        // answers evPrepared; old: run that once more
-	check      func(g *generation) (pid int, err error)            // answers evChild
-	spawn      func(g *generation, w *worker) (pid int, err error) // answers evExec, then evNotice
-	disk       func(g *generation) diskState                       // what lies there where its program was found
-	reap       func() []death                                      // all that ended since, strangers too
-	look       func(w *worker, helped bool)                        // answers evLook
-	survey     func(g *generation)                                 // answers evSurvey
-	signal     func(pid int, sig syscall.Signal)                   // one process
-	kill       func(group int, sig syscall.Signal)                 // a whole process group
-	empty      func(group int) bool                                // nobody is left in it
-	search     func(w *worker, known map[int]bool) bool            // what it left outside these groups; false: surely nothing; else answers evStrays
-	owns       func(w *worker, n notice) bool                      // the sender is in the worker's tree
-	halted     func(pid int) bool                                  // it is in state T
-	route      func(shares map[int]int)                            // generation → share of the new connections
-	refresh    func()                                              // the listeners' own settings, after each ready
-	promote    func(g *generation)                                 // it may live as long as anybody now (oom_score_adj)
-	repair     func(name string) (replaced bool)                   // a listener that a program spoilt
-	forget     func(w *worker)                                     // its sources end
-	release    func(g *generation)                                 // its pins are let go
-	closing    func()                                              // the stop has begun: balancers shall see refusals
-	build      func() (pid int, err error)                         // runs --build; answers evChild
-	hook       func(command string, k hook) (pid int, err error)   // answers evChild
-	pin        func(img *image) *image                             // once more, for a hook; nil if it cannot be
-	built      func(number int, failed bool)                       // tells the watch that it ended by itself
-	runs       func(build string)                                  // tells the watch what was started
-	stuck      func()                                              // tells it that the program cannot be executed
-	watchAgain func()                                              // asks the watch to look now
-	clear      func()                                              // clears the screen
-	reopen     func(by string)                                     // the log file, if there is one
-	alive      func()                                              // hotwrap's own manager wants to hear that the loop runs
-	facts      func() stateCopy                                    // what is known beside the state
-	answer     func(v verdict)                                     // a request has its verdict
-	say        func(m message)                                     // one line, and the same upward
+	prepare    func(g, predecessor *generation, old *image)            // answers evPrepared; old: run that once more
+	check      func(g *generation) (pid int, err error)                // answers evChild
+	spawn      func(g *generation, w *worker) (pid int, err error)     // answers evExec, then evNotice
+	disk       func(g *generation) diskState                           // what lies there where its program was found
+	reap       func() []death                                          // all that ended since, strangers too
+	adoptable  func() error                                            // why a program cannot be adopted here
+	adopt      func(g *generation, c *call) adopted                    // answers a bind or listen
+	pass       func(c *call)                                           // leaves it to the kernel
+	nameOf     func(c *call) string                                    // who calls
+	open       func(g *generation, like int) error                     // its sockets; like ≠ 0: those of that generation
+	look       func(g *generation, w *worker, helped bool)             // answers evLook
+	survey     func(g *generation)                                     // answers evSurvey
+	signal     func(pid int, sig syscall.Signal)                       // one process
+	kill       func(group int, sig syscall.Signal)                     // a whole process group
+	empty      func(group int) bool                                    // nobody is left in it
+	search     func(g *generation, w *worker, known map[int]bool) bool // what it left outside these groups; false: surely nothing; else answers evStrays
+	owns       func(w *worker, n notice) bool                          // the sender is in the worker's tree
+	halted     func(pid int) bool                                      // it is in state T
+	route      func(shares map[int]int) (routed, error)                // generation → share of the new connections
+	probe      func(g *generation, patience time.Duration)             // asks its --ready URL; answers evProbe
+	unaim      func(port uint16)                                       // that ask is over
+	canary     func(command string, k hook) (pid int, err error)       // --canary-check; answers evChild
+	left       func(g *generation) int                                 // connections that wait for it and for nobody else
+	refresh    func()                                                  // the listeners' own settings, after each ready
+	promote    func(g *generation)                                     // it may live as long as anybody now (oom_score_adj)
+	repair     func(name string) (replaced bool)                       // a listener that a program spoilt
+	forget     func(w *worker)                                         // its sources end
+	release    func(g *generation)                                     // its pins are let go
+	closing    func()                                                  // the stop has begun: balancers shall see refusals
+	build      func() (pid int, err error)                             // runs --build; answers evChild
+	hook       func(command string, k hook) (pid int, err error)       // answers evChild
+	pin        func(img *image) *image                                 // once more, for a hook; nil if it cannot be
+	built      func(number int, failed bool)                           // tells the watch that it ended by itself
+	runs       func(build string)                                      // tells the watch what was started
+	stuck      func()                                                  // tells it that the program cannot be executed
+	watchAgain func()                                                  // asks the watch to look now
+	clear      func()                                                  // clears the screen
+	reopen     func(by string)                                         // the log file, if there is one
+	alive      func()                                                  // hotwrap's own manager wants to hear that the loop runs
+	facts      func() stateCopy                                        // what is known beside the state
+	answer     func(v verdict)                                         // a request has its verdict
+	say        func(m message)                                         // one line, and the same upward
 }
 
 // supervisor owns all state; only run and what it calls may touch it.
@@ -213,6 +232,8 @@ const (
 	evSay      eventKind = "say"      // a source has something for the log
 	evChanged  eventKind = "changed"  // the watch found something new
 	evSpoilt   eventKind = "spoilt"   // a listener may have been spoilt
+	evCall     eventKind = "call"     // a worker binds or listens
+	evProbe    eventKind = "probe"    // what came of an ask of the --ready URL
 )
 
 // event is one thing that happened; kind says which fields count.
@@ -221,18 +242,20 @@ type event struct {
 	request  request
 	reply    chan<- verdict   // evRequest, evAwait, evLeft: has room for one; nil: nobody waits
 	copy     chan<- stateCopy // evCopy: the same
-	number   int              // evPrepared, evSurvey: the generation
-	serial   int              // evExec, evNotice, evLook, evStrays: the worker
+	number   int              // evPrepared, evSurvey, evProbe: the generation
+	serial   int              // evExec, evNotice, evLook, evStrays, evCall: the worker
+	call     *call            // evCall
 	image    *image           // evPrepared
 	warnings []string         // evPrepared: to be said before the start
 	err      error            // evPrepared, evExec
 	notice   notice
 	sight    sight
-	groups   []int        // evStrays
-	open     []connection // evSurvey
-	trigger  trigger      // evChanged
-	message  message      // evSay
-	name     string       // evSpoilt: the listener
+	groups   []int     // evStrays
+	has      remains   // evSurvey
+	trigger  trigger   // evChanged
+	message  message   // evSay
+	name     string    // evSpoilt: the listener
+	answer   urlAnswer // evProbe
 }
 
 // sight is what a look at a worker saw.
@@ -276,10 +299,14 @@ func (s *supervisor) step(ev event) {
 		s.strayed(ev)
 	case evSurvey:
 		if g := s.generation(ev.number); g != nil {
-			s.surveyed(g, ev.open, true)
+			s.surveyed(g, ev.has)
 		}
+	case evProbe:
+		s.probed(ev)
 	case evChild:
 		s.buried()
+	case evCall:
+		s.called(ev)
 	case evSay:
 		s.say(ev.message)
 	case evChanged:
@@ -331,6 +358,10 @@ func (s *supervisor) requested(ev event) {
 	}
 	switch r.Ask {
 	case askRestart, askRollback:
+		if r.Ask == askRollback && s.canary() {
+			s.abortCanary(r)
+			return
+		}
 		s.askedRestart(r)
 	case askSignal:
 		s.signalWorkers(r)
@@ -357,6 +388,8 @@ func (s *supervisor) askedRestart(r request) {
 	case s.Ending:
 		s.say(info("no restart: hotwrap is stopping").with("by", r.Cause))
 		s.answer(r, stopped, nil, "hotwrap is stopping")
+	case s.unfit(r) != "":
+		s.refuseCanary([]request{r}, s.unfit(r))
 	case len(s.Pending) >= pendingMost:
 		s.answer(r, failed, nil, fmt.Sprintf("%s wait already", count(pendingMost, "request")))
 	case r.Ask == askRestart && s.firstBuild():
@@ -446,6 +479,9 @@ func (s *supervisor) stopAll() {
 			s.drain(g, s.limits.stopTimeout)
 		case genDraining:
 			g.Deadline = min(g.Deadline, limit) // none stays none: KILL is on its way
+			if g.Survey != surveyStop {
+				s.stopWorkers(g)
+			}
 		case genFailed:
 			s.relieve(g)
 			for _, w := range g.Workers {
@@ -489,14 +525,19 @@ func (s *supervisor) begin(rs []request) {
 			return
 		}
 	}
+	if len(rs[0].Canary) > 0 && s.serving() == nil {
+		s.refuseCanary(rs, "no generation serves")
+		return
+	}
 	s.Numbers++
 	g := &generation{
 		Number: s.Numbers, State: genStarting, Cause: rs[len(rs)-1].by(), Started: now,
 		Deadline: now.add(s.limits.readyTimeout), // also for a file system that hangs
 		Slots:    make([]slot, s.Wanted), Busy: true, Stage: stagePrepare,
 	}
+	g.Adopted = s.limits.adopt == adoptAlways || s.Adopts
 	p := s.serving()
-	s.Restart = &restart{Plan: s.plan(p != nil), Requests: rs, Successor: g.Number, Began: now}
+	s.Restart = &restart{Plan: s.plan(p != nil, rs[0].Canary), Requests: rs, Successor: g.Number, Began: now}
 	if p != nil {
 		s.Restart.Predecessor = p.Number
 		s.say(verbose("restart begins").with("by", g.Cause).tell(upReloading))
@@ -522,14 +563,15 @@ func (p plan) bake() time.Duration {
 }
 
 // plan is how the next restart goes, or the first start, which replaces nothing.
-func (s *supervisor) plan(replaces bool) plan {
+func (s *supervisor) plan(replaces bool, canary []canaryStep) plan {
 	p := plan{Overlap: s.limits.overlap, Batch: s.Wanted}
-	if replaces && p.Overlap && s.limits.surge > 0 {
+	if replaces && p.Overlap && s.limits.surge > 0 && len(canary) == 0 {
 		p.Batch = min(s.limits.surge, s.Wanted)
 	}
 	if s.limits.bake > 0 {
-		p.Trials = append(p.Trials, trial{trialBake, s.limits.bake})
+		p.Trials = append(p.Trials, trial{Kind: trialBake, Limit: s.limits.bake})
 	}
+	p.Trials = append(p.Trials, s.canaryTrials(canary)...)
 	return p
 }
 
@@ -585,9 +627,11 @@ func (s *supervisor) launch(g *generation) {
 func (s *supervisor) spawn(g *generation, i int) (*worker, error) {
 	now := s.world.now()
 	s.Serials++
-	w := &worker{Serial: s.Serials, Slot: i, State: workerStarting, Started: now, Pause: lookFirst, Beat: g.beat()}
+	w := &worker{Serial: s.Serials, Slot: i, Adopted: g.Adopted, State: workerStarting, Started: now, Pause: lookFirst, Beat: g.beat()}
 	w.Wants = s.wants(g, i)
-	w.Needs = w.Wants
+	if w.Needs = w.Wants; g.Answered {
+		w.Needs &^= needAnswer
+	}
 	pid, err := s.world.spawn(g, w)
 	if err != nil {
 		return w, err
@@ -618,7 +662,7 @@ func (s *supervisor) generationReady(g *generation, w *worker) {
 		s.say(info("%d ready in %s", g.Number, brief(g.ReadyAfter)).tell(upReady).about(hapReady, g.Number))
 	case s.Restart.Predecessor == 0:
 		s.say(m.tell(upReady))
-	case len(s.Restart.Plan.Trials) > 0 && s.warm():
+	case s.Restart.Plan.bake() > 0 && s.warm():
 		s.say(m.end("baking %s", brief(s.limits.bake)))
 	default:
 		s.say(m)
@@ -636,20 +680,32 @@ func (s *supervisor) warm() bool {
 func (s *supervisor) advance() {
 	r := s.Restart
 	g := s.generation(r.Successor)
-	if r.Stage < len(r.Plan.Trials) && s.warm() {
-		g.Deadline = s.world.now().add(r.Plan.Trials[r.Stage].Limit)
+	if r.Stage >= len(r.Plan.Trials) || !s.warm() {
+		s.switchTo(g)
 		return
 	}
-	s.switchTo(g)
+	switch t := r.Plan.Trials[r.Stage]; t.Kind {
+	case trialBake:
+		g.Deadline = s.world.now().add(t.Limit)
+	case trialCanary:
+		s.enterStep(g, t)
+	}
 }
 
 // switchTo makes g the serving generation and lets its predecessor go.
 func (s *supervisor) switchTo(g *generation) {
 	r := s.Restart
 	p := s.generation(r.Predecessor)
+	to, err := s.world.route(map[int]int{g.Number: 1})
+	if err != nil && s.warm() {
+		s.fail(g, err.Error(), statusFailed)
+		return
+	}
+	g.stopAsking()
+	s.endCanary()
+	g.Steered, g.Alone = to.steered, to.alone
 	g.State, g.Deadline, g.Served, g.Serves = genServing, 0, true, s.world.now()
 	s.Rebuild.Overtaken, s.Rebuild.NotYet, s.Rebuild.Tried, s.Rebuild.Bad = 0, 0, "", ""
-	s.world.route(map[int]int{g.Number: 1})
 	s.world.promote(g)
 	s.hook(hookSwitch, g, "")
 	if r.Requests != nil && r.Requests[0].Ask == askRollback { // before the verdict, so that who asked sees it
@@ -714,32 +770,42 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 // abandon stops a candidate that will not serve, and answers for it.
 func (s *supervisor) abandon(g *generation, res result, reason string) {
 	r := s.Restart
+	canary := g.State == genReady && g.Stage == stageCanary
 	g.State, g.Held, g.Deadline = genFailed, false, 0
+	g.stopAsking()
 	s.killCommand(g.Check)
+	s.endCanary()
 	p := s.generation(r.Predecessor)
-	if p != nil {
-		s.world.route(map[int]int{p.Number: 1})
-	}
 	s.answerAll(r.Requests, res, g, reason)
 	r.Requests = nil
 	if p != nil && !s.Ending {
 		s.refill(p)
 	}
+	s.steer()
+	if p == nil || !p.Fallback {
+		s.Restart = nil
+	}
+	if canary { // it has clients, who are served to the end
+		s.drain(g, s.limits.drainTimeout)
+	} else {
+		s.dismissAll(g)
+	}
+	s.next()
+	lost := p != nil && p.State == genServing && s.gaveUp(p)
+	if lost && s.Restart == nil && !s.Ending && s.Rebuild.Look == 0 { // nothing that comes may mend it
+		s.end(p)
+	}
+}
+
+// dismissAll tells the workers of a candidate to finish, those that are needed when they are needed no more.
+func (s *supervisor) dismissAll(g *generation) {
 	for _, w := range slices.Clone(g.Workers) {
 		if w.State != workerReady {
 			s.dismiss(g, w)
 		}
 	}
 	s.relieve(g)
-	if p == nil || !p.Fallback {
-		s.Restart = nil
-	}
 	s.emptied(g)
-	s.next()
-	lost := p != nil && p.State == genServing && s.gaveUp(p)
-	if lost && s.Restart == nil && !s.Ending && s.Rebuild.Look == 0 { // nothing that comes may mend it
-		s.end(p)
-	}
 }
 
 // announcing tells whether the line about the last switch is still to come: what follows must not
@@ -785,8 +851,10 @@ func (s *supervisor) due() {
 		s.Heartbeat = now.add(s.limits.heartbeat)
 		s.world.alive()
 	}
+	s.dueCanary(now)
 	for _, g := range slices.Clone(s.Generations) {
 		s.dueGeneration(g, now)
+		s.dueAsk(g, now)
 		for _, w := range slices.Clone(g.Workers) {
 			s.dueWorker(g, w, now)
 		}
@@ -827,8 +895,7 @@ func (s *supervisor) dueGeneration(g *generation, now instant) {
 		}
 	case genReady:
 		if g.Deadline.due(now) {
-			s.Restart.Stage++
-			s.advance()
+			s.trialOver(g)
 		}
 	case genServing:
 		for i := range g.Slots {
@@ -846,8 +913,8 @@ func (s *supervisor) dueGeneration(g *generation, now instant) {
 
 func (s *supervisor) dueDrain(g *generation, now instant) {
 	switch {
-	case g.Surveyed.due(now), g.Survey == surveyStop && g.Deadline.due(now): // no KILL before the stop signal
-		s.surveyed(g, nil, false)
+	case g.Surveyed.due(now), (g.Survey == surveyStop || g.Survey == surveyQuiet) && g.Deadline.due(now): // no KILL before the stop signal
+		s.surveyed(g, remains{})
 	case g.Deadline.due(now):
 		g.Deadline, g.Report = 0, 0
 		s.ask(g, surveyKill)
@@ -856,13 +923,19 @@ func (s *supervisor) dueDrain(g *generation, now instant) {
 		if g.Survey == surveyNone {
 			s.ask(g, surveyReport)
 		}
+	case g.Glance.due(now):
+		if g.Glance = 0; g.Survey == surveyNone {
+			s.ask(g, surveyQuiet)
+		} else {
+			g.Glance = now.add(glanceLongest)
+		}
 	}
 }
 
 func (s *supervisor) dueWorker(g *generation, w *worker, now instant) {
 	if w.Look.due(now) {
 		w.Look = 0
-		s.world.look(w, s.Helped)
+		s.world.look(g, w, s.Helped)
 	}
 	if w.Alive.due(now) {
 		w.Alive = 0
@@ -917,8 +990,11 @@ func (s *supervisor) deadlines() []instant {
 	if s.Stop != nil {
 		all = append(all, s.Stop.Delay)
 	}
+	if s.Restart != nil {
+		all = append(all, s.Restart.Canary.Next, s.Restart.Canary.Limit)
+	}
 	for _, g := range s.Generations {
-		all = append(all, g.Deadline, g.Surveyed, g.Report)
+		all = append(all, g.Deadline, g.Surveyed, g.Report, g.Glance, g.Ask)
 		for _, sl := range g.Slots {
 			all = append(all, sl.Start)
 		}

@@ -6,6 +6,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -45,6 +46,11 @@ type fakeWorld struct {
 	asked     []string     // request IDs that want an answer
 	pins      map[int]bool // images that are pinned, by their descriptor
 	pinned    int
+	opened    map[int]bool // generations that have sockets
+	shares    map[int]int  // of the new connections
+	routes    routed       // how far a route holds
+	has       remains      // what a survey finds
+	stranded  int          // connections that wait for whoever ended
 	replies   []chan verdict
 	resizes   int
 	ordered   bool         // KILL was asked for
@@ -55,10 +61,12 @@ type fakeWorld struct {
 	ending    instant // when hotwrap began to end
 	lost      bool    // the state was read back: nobody waits for a reply any more
 	reloading bool    // RELOADING without its READY
+	routeErr  error   // a share that is not all cannot be routed
+	probing   []int   // generations whose --ready URL is being asked
 }
 
 func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
-	f := &fakeWorld{t: t, clock: clock, answers: map[string]result{}, pins: map[int]bool{}, olds: map[int]string{}, beating: map[int]bool{}, pids: 100, disk: "abc"}
+	f := &fakeWorld{t: t, clock: clock, answers: map[string]result{}, opened: map[int]bool{}, has: remains{known: true}, pins: map[int]bool{}, olds: map[int]string{}, beating: map[int]bool{}, pids: 100, disk: "abc"}
 	f.s = &supervisor{limits: l, world: f.world()}
 	return f
 }
@@ -78,7 +86,7 @@ func (f *fakeWorld) world() world {
 		spawn:   func(g *generation, w *worker) (int, error) { return f.start(g.Number, w.Serial, false) },
 		disk:    f.onDisk,
 		reap:    f.reap,
-		look:    func(w *worker, _ bool) { f.looking = append(f.looking, w.Serial) },
+		look:    func(_ *generation, w *worker, _ bool) { f.looking = append(f.looking, w.Serial) },
 		survey:  func(g *generation) { f.surveying = append(f.surveying, g.Number) },
 		signal:  f.signal,
 		kill:    f.kill,
@@ -86,7 +94,8 @@ func (f *fakeWorld) world() world {
 		search:  f.search,
 		owns:    f.owns,
 		halted:  func(int) bool { return false },
-		route:   f.route,
+		route:   f.route, open: f.open, left: func(*generation) int { return f.stranded },
+		probe: f.probe, unaim: func(uint16) {}, canary: func(string, hook) (int, error) { return f.start(0, 0, true) },
 		refresh: func() {}, promote: func(*generation) {}, repair: func(string) bool { return false }, forget: func(*worker) {},
 		release: f.release, closing: func() {}, alive: func() {}, clear: func() {}, reopen: func(string) {},
 		hook: f.hook, pin: func(*image) *image { return f.pin() },
@@ -180,7 +189,7 @@ func (f *fakeWorld) owns(w *worker, n notice) bool {
 	return p == nil || p.leader == 0 || p.leader == w.Group && !p.dead
 }
 
-func (f *fakeWorld) search(w *worker, _ map[int]bool) bool {
+func (f *fakeWorld) search(_ *generation, w *worker, _ map[int]bool) bool {
 	if f.strayOf(w.Group) == nil {
 		return false
 	}
@@ -279,6 +288,9 @@ func (f *fakeWorld) kill(group int, sig syscall.Signal) {
 		server != nil && server.stopped != 0 && now.since(server.stopped) >= least-surveyLimit ||
 		p.orphaned != 0 && now.since(p.orphaned) >= least ||
 		now.since(p.spawned) >= l.readyTimeout
+	if g := f.s.generation(p.number); g != nil && g.Drain != 0 && p.stopped != 0 && now.since(g.Drain) >= least {
+		late = true // it counts from the switch
+	}
 	if p.hook {
 		late = f.hookLate(p, now)
 	}
@@ -320,10 +332,30 @@ func (f *fakeWorld) release(g *generation) {
 	delete(f.pins, g.Image.Exe)
 }
 
-func (f *fakeWorld) route(shares map[int]int) {
-	if len(shares) == 0 {
+// route takes shares of generations that have sockets; whoever serves has some.
+func (f *fakeWorld) route(shares map[int]int) (routed, error) {
+	if len(shares) > 1 && f.routeErr != nil {
+		return f.routes, f.routeErr
+	}
+	sum := 0
+	for number, share := range shares {
+		if sum += share; !f.opened[number] {
+			f.fatalf("generation %d gets connections and has no sockets", number)
+		}
+	}
+	if sum == 0 {
 		f.fatalf("nobody gets the connections")
 	}
+	f.shares = maps.Clone(shares)
+	return f.routes, nil
+}
+
+func (f *fakeWorld) open(g *generation, like int) error {
+	if f.opened[g.Number] || like != 0 && !f.opened[like] {
+		f.fatalf("generation %d gets sockets twice, or those of none (%d)", g.Number, like)
+	}
+	f.opened[g.Number] = true
+	return nil
 }
 
 func (f *fakeWorld) answer(v verdict) {
@@ -372,6 +404,7 @@ func (f *fakeWorld) check() {
 		}
 	}
 	f.checkWorkers()
+	f.checkShares()
 	for _, at := range f.s.deadlines() {
 		if at.due(f.clock()) && at.since(f.s.world.now()) < 0 {
 			f.fatalf("a deadline stays due: run would spin")
@@ -454,7 +487,7 @@ func (f *fakeWorld) surveyed() {
 	}
 	n := f.surveying[0]
 	f.surveying = f.surveying[1:]
-	f.step(event{kind: evSurvey, number: n})
+	f.step(event{kind: evSurvey, number: n, has: f.has})
 }
 
 // newest is the worker started last; nil if it is gone.
@@ -1342,8 +1375,8 @@ func TestRun(t *testing.T) {
 		post := func(ev event) { go func() { events <- ev }() }
 		said := map[string]time.Duration{} // by the goroutine of run only, until it has returned
 		f.s.world.say = func(m message) { said[m.head] = time.Since(began) }
-		f.s.world.survey = func(g *generation) { post(event{kind: evSurvey, number: g.Number}) }
-		f.s.world.look = func(w *worker, _ bool) {
+		f.s.world.survey = func(g *generation) { post(event{kind: evSurvey, number: g.Number, has: remains{known: true}}) }
+		f.s.world.look = func(_ *generation, w *worker, _ bool) {
 			post(event{kind: evLook, serial: w.Serial, sight: sight{watched: l.listeners}})
 		}
 		f.s.world.prepare = func(g, _ *generation, _ *image) {
@@ -1393,6 +1426,10 @@ func FuzzStep(f *testing.F) {
 	f.Add([]byte{1, 0, 1, 4, 0, 16, 8, 2, 9, 3, 17, 18, 19, 20})
 	f.Add([]byte{2, 0, 1, 1, 1, 4, 4, 2, 3, 9, 9, 9, 14, 15})
 	f.Add([]byte{7, 1, 4, 0, 8, 2, 3, 1, 2, 4, 11, 9, 0, 2, 3, 4, 14, 14})
+	f.Add([]byte{0, 192, 1, 2, 4, 160, 1, 2, 3, 4, 9, 9, 9, 26, 14, 6, 7})                                   // a canary that dies
+	f.Add([]byte{0, 192, 1, 2, 4, 160, 1, 2, 3, 4, 9, 9, 31, 6, 7, 160, 1, 2, 3, 4, 9, 9, 23})               // aborted, stopped
+	f.Add([]byte{0, 194, 1, 2, 34, 66, 4, 4, 4, 224, 1, 2, 34, 66, 3, 35, 67, 4, 4, 4, 9, 54, 9, 10, 9, 22}) // no share can be routed
+	f.Add([]byte{0, 204, 1, 2, 4, 86, 8, 86, 8, 86, 160, 1, 2, 4, 86, 8, 86, 8, 86, 9, 118, 9, 118, 9, 118, 7, 6})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) < 2 || len(script) > 400 {
 			return
@@ -1413,11 +1450,13 @@ func FuzzStep(f *testing.F) {
 			l.stopDelay = 2 * time.Second
 		}
 		l.workers, l.surge = 1+int(script[1])%3, int(script[1])/3%4
+		routes := routed{steered: script[1]&64 != 0, alone: script[1]&192 == 192}
 		l.hooks = allHooks
 		l.watch = script[0]&64 != 0
 		l.wait = l.watch && script[0]&128 != 0
 		l.build = l.wait && l.check
 		w := newFakeWorld(t, l, func() instant { return 1 })
+		w.routes = routes
 		w.s.start()
 		for _, b := range script[2:] {
 			if w.s.done() {
@@ -1439,7 +1478,11 @@ func (f *fakeWorld) play(b byte) {
 	}
 	switch b & 31 {
 	case 0:
-		f.ask(askRestart, "SIGHUP")
+		if which >= 5 {
+			f.askCanary([]canaryStep{{10 * which, time.Second}, {500, 20 * time.Second}}[:which-5+min(1, 7-which)], which != 6)
+		} else {
+			f.ask(askRestart, "SIGHUP")
+		}
 	case 1:
 		f.prepared(nil)
 	case 2:
@@ -1454,6 +1497,13 @@ func (f *fakeWorld) play(b byte) {
 		}
 		f.looked(sight{})
 	case 6:
+		f.has, f.stranded = remains{known: which != 3}, 0
+		if which > 5 {
+			f.has.open = []connection{{busy: true}}
+		}
+		if which == 4 {
+			f.stranded = 1
+		}
 		f.surveyed()
 		f.searched()
 	case 7:
@@ -1493,7 +1543,14 @@ func (f *fakeWorld) play(b byte) {
 	case 21:
 		f.spawnErr = errors.New("cannot fork")
 	case 22:
-		f.spawnErr = nil
+		switch which {
+		case 0:
+			f.spawnErr, f.routeErr = nil, nil
+		case 1:
+			f.routeErr = errors.New("cannot attach")
+		default:
+			f.probed(which&1 == 0, "answered 503")
+		}
 	case 23:
 		f.ask(askStop, "SIGTERM")
 	case 24:
@@ -1545,8 +1602,8 @@ func (f *fakeWorld) roundTrip() {
 
 // finish lets everything go well from here, then stops, and asserts that everything ends.
 func (f *fakeWorld) finish() {
-	f.spawnErr = nil
-	for range 50 {
+	f.spawnErr, f.routeErr, f.has, f.stranded = nil, nil, remains{known: true}, 0
+	for range 100 {
 		f.settle()
 	}
 	if r := f.s.Restart; !f.s.done() && !f.s.Ending && (r != nil || len(f.s.Pending) > 0) {
@@ -1625,6 +1682,10 @@ func (f *fakeWorld) settle() {
 	}
 	for len(f.looking) > 0 {
 		f.looked(sight{watched: f.s.limits.listeners})
+	}
+	for range urlGood {
+		f.probed(true, "")
+		f.advance(urlLongest)
 	}
 	for len(f.surveying) > 0 {
 		f.surveyed()

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -160,11 +161,14 @@ func (v statusView) headline() []string {
 }
 
 func (v statusView) generationRows() [][]string {
-	rows := [][]string{{"GENERATION", "STATE", "BUILD", "CONNECTIONS", "CRASHES", "SLOT", "PID", "WORKER", "AGE", "MEMORY", "SAYS"}}
+	rows := [][]string{{"GENERATION", "STATE", "BUILD", "SHARE", "CONNECTIONS", "CRASHES", "SLOT", "PID", "WORKER", "AGE", "MEMORY", "SAYS"}}
 	for _, g := range v.Generations {
-		row := []string{number(g.Generation), tidy(g.State), tidy(g.Build), "", number(g.Crashes)}
+		row := []string{number(g.Generation), tidy(g.State), tidy(g.Build), "", "", number(g.Crashes)}
+		if g.Share != nil && *g.Share > 0 && *g.Share < 1 {
+			row[3] = percent(int(math.Round(*g.Share * canaryWhole)))
+		}
 		if g.Connections != nil {
-			row[3] = strconv.Itoa(*g.Connections)
+			row[4] = strconv.Itoa(*g.Connections)
 		}
 		if len(g.Workers) == 0 {
 			rows = append(rows, append(row, "", "", "", shortTime(g.Age), "", ""))

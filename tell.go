@@ -47,7 +47,7 @@ func (v verdictView) words() string {
 	}
 	switch v.Result {
 	case promoted:
-		return fmt.Sprintf("generation %d serves%s%s", v.Generation, inParentheses("build ", v.Build), after)
+		return fmt.Sprintf("generation %d serves%s%s", v.Generation, inParentheses("build ", v.Build), after) + because(v.Reason)
 	case failed:
 		return v.failure() + v.serves()
 	case superseded:
@@ -68,7 +68,7 @@ func (v verdictView) failure() string {
 		return string(v.Ask) + " failed" + because(v.Reason)
 	}
 	reason, when := v.Reason, ""
-	for stage, words := range map[string]string{", before ready": " while starting", ", while baking": " while baking"} {
+	for stage, words := range map[string]string{", before ready": " while starting", ", while baking": " while baking", ", during the canary": " during the canary"} {
 		if short, ok := strings.CutSuffix(reason, stage); ok {
 			reason, when = short, words
 		}

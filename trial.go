@@ -401,7 +401,7 @@ func (t *tryout) lastWords() {
 
 // trialOptions are those of the user that a trial keeps as they are.
 var trialOptions = []string{
-	"no-overlap", "workers", "surge", "env", "env-file", "user", "dir", "check", "ready", "ready-timeout", "stop-signal", "respawn", "die-with-parent",
+	"adopt", "no-overlap", "workers", "surge", "env", "env-file", "user", "dir", "check", "ready", "ready-timeout", "stop-signal", "respawn", "die-with-parent",
 }
 
 // trialOwn are the options that a trial has of its own, or does without: what is watched, told to others, or logged.
@@ -422,7 +422,7 @@ func (t *tryout) args() ([]string, error) {
 		args = append(args, "--no-overlap="+strconv.FormatBool(cfg.noOverlap || !cfg.overlapSet))
 	}
 	for name, value := range map[string]string{
-		"env-file": cfg.envFile, "user": cfg.user, "dir": cfg.dir, "check": cfg.check, "ready": cfg.ready.text(),
+		"env-file": cfg.envFile, "user": cfg.user, "dir": cfg.dir, "check": cfg.check, "ready": t.readyText(),
 		"workers": cfg.workers.String(), "surge": cfg.surge.given(),
 	} {
 		if value != "" {
@@ -448,6 +448,19 @@ func (t *tryout) args() ([]string, error) {
 	return append(append(args, "--"), cfg.program...), nil
 }
 
+// readyText is --ready; a URL is asked on the spare port.
+func (t *tryout) readyText() string {
+	v := t.cfg.ready
+	if v.mode != readyURL {
+		return v.text()
+	}
+	p := &program{readyFD: -1, ackFD: -1}
+	if p.number(plannedListeners(t.cfg.listens, nil)) != nil {
+		return v.url
+	}
+	return p.spareURL(v.url, t.cfg.listens)
+}
+
 // text is --ready as it is written.
 func (v *readyValue) text() string {
 	switch v.mode {
@@ -455,6 +468,8 @@ func (v *readyValue) text() string {
 		return "alive=" + v.alive.String()
 	case readyFD:
 		return "fd=" + strconv.Itoa(v.fd)
+	case readyURL:
+		return v.url
 	case readyAuto, readyNotify:
 	}
 	return string(v.mode)

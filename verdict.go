@@ -30,21 +30,25 @@ const (
 
 // request is one wish from outside; each gets exactly one verdict.
 type request struct {
-	ID      string         `json:"id"`    // the client's own, or a number that the supervisor gives it
-	Ask     ask            `json:"ask"`   // what
-	Cause   string         `json:"cause"` // by which way: "SIGHUP", "hotwrap restart"
-	Who     string         `json:"who,omitempty"`
-	UID     int            `json:"uid"` // of who asked, where Who is known
-	Message string         `json:"message,omitempty"`
-	Watch   string         `json:"watch,omitempty"`  // what the watch found, if it asked
-	Build   string         `json:"build,omitempty"`  // that is to be started from it, if it is the program
-	Signal  syscall.Signal `json:"signal,omitempty"` // askSignal
-	More    int            `json:"more,omitempty"`   // askWorkers: 1 or -1
-	Asked   instant        `json:"asked,omitempty"`
+	ID          string         `json:"id"`    // the client's own, or a number that the supervisor gives it
+	Ask         ask            `json:"ask"`   // what
+	Cause       string         `json:"cause"` // by which way: "SIGHUP", "hotwrap restart"
+	Who         string         `json:"who,omitempty"`
+	UID         int            `json:"uid"` // of who asked, where Who is known
+	Message     string         `json:"message,omitempty"`
+	Canary      []canaryStep   `json:"canary,omitempty"` // askRestart
+	CanaryCheck string         `json:"canary_check,omitempty"`
+	Watch       string         `json:"watch,omitempty"`  // what the watch found, if it asked
+	Build       string         `json:"build,omitempty"`  // that is to be started from it, if it is the program
+	Signal      syscall.Signal `json:"signal,omitempty"` // askSignal
+	More        int            `json:"more,omitempty"`   // askWorkers: 1 or -1
+	Asked       instant        `json:"asked,omitempty"`
 }
 
 // joins tells whether q can be answered by the same generation as r.
-func (r request) joins(q request) bool { return r.Ask == q.Ask }
+func (r request) joins(q request) bool {
+	return r.Ask == q.Ask && slices.Equal(r.Canary, q.Canary) && r.CanaryCheck == q.CanaryCheck
+}
 
 // result is how a request ended.
 type result string
@@ -66,6 +70,7 @@ const (
 	stageStart   stage = "start"   // fork and exec
 	stageReady   stage = "ready"   // it runs, and is waited for
 	stageBake    stage = "bake"    // it was ready, and must live on
+	stageCanary  stage = "canary"  // it has a share of the new connections
 )
 
 // verdict is the answer to one request. Times are the supervisor's own.

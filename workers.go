@@ -28,6 +28,10 @@ const (
 func (s *supervisor) startBatch(g *generation) {
 	r := s.Restart
 	r.Phase, g.Held, g.Stage = batchStarting, false, stageStart
+	if err := s.openFor(g); err != nil {
+		s.fail(g, err.Error(), statusFailed)
+		return
+	}
 	g.Deadline = s.world.now().add(s.limits.readyTimeout)
 	for range min(r.Plan.Batch, len(g.Slots)-r.Begun) {
 		w, err := s.spawn(g, r.Begun)
@@ -40,6 +44,19 @@ func (s *supervisor) startBatch(g *generation) {
 		}
 		r.Begun++
 	}
+}
+
+// openFor gives a successor its sockets, before its first worker. Without overlap they are its predecessor's: what waits
+// while neither runs is for whoever comes.
+func (s *supervisor) openFor(g *generation) error {
+	r := s.Restart
+	switch {
+	case r.Begun > 0:
+		return nil
+	case r.Plan.Overlap:
+		return s.world.open(g, 0)
+	}
+	return s.world.open(g, r.Predecessor)
 }
 
 // sayStarting says that the first worker of a generation was started.
@@ -107,6 +124,7 @@ func (s *supervisor) makeRoom(g *generation) {
 		for i := range p.Slots[:min(r.Begun, len(p.Slots))] {
 			p.Slots[i].Yielded, p.Slots[i].Start, p.Slots[i].Over = true, 0, false
 		}
+		s.steer()
 		for _, w := range slices.Clone(p.Workers) {
 			if p.yielded(w) {
 				s.dismiss(p, w)

@@ -37,12 +37,17 @@ func init() {
 // Begun is the first that a shim writes to the report pipe: without it, it has ended before it was itself.
 const Begun = "."
 
+// Watching is what a shim was doing that could not have every bind and listen told: EBUSY is that a process
+// above it has them told already, and of one call only one can be.
+const Watching = "watch bind and listen (seccomp)"
+
 // Spec is what a shim is told; descriptors are numbers in the shim, -1 stands for none.
 type Spec struct {
 	Report   int    // where Begun goes, and errno if it fails
 	Dir, Exe int    // the program's directory, and its executable
 	Path     string // run by it if it is Exe, or there is no Exe
 	Keep     []int  // descriptors above stderr that the program keeps, sorted
+	Adopt    int    // where the descriptor goes that tells of every bind and listen
 	UID, GID int    // -1: as they are
 	Groups   []int
 	Parent   int // die with this process; 0 no
@@ -50,13 +55,13 @@ type Spec struct {
 }
 
 // New is a Spec that asks for nothing.
-func New() Spec { return Spec{Report: -1, Dir: -1, Exe: -1, UID: -1, GID: -1} }
+func New() Spec { return Spec{Report: -1, Dir: -1, Exe: -1, Adopt: -1, UID: -1, GID: -1} }
 
 // Args are the arguments, after argv[0], of a shim that is to do what s says.
 func (s Spec) Args(mark string) []string {
 	args := []string{mark, "path=" + s.Path, "keep=" + join(s.Keep), "groups=" + join(s.Groups)}
 	for key, n := range map[string]int{
-		"report": s.Report, "dir": s.Dir, "exe": s.Exe, "uid": s.UID, "gid": s.GID, "parent": s.Parent,
+		"report": s.Report, "dir": s.Dir, "exe": s.Exe, "adopt": s.Adopt, "uid": s.UID, "gid": s.GID, "parent": s.Parent,
 	} {
 		args = append(args, key+"="+strconv.Itoa(n))
 	}
@@ -76,6 +81,8 @@ func Parse(args []string) Spec {
 			s.Dir = n
 		case "exe":
 			s.Exe = n
+		case "adopt":
+			s.Adopt = n
 		case "path":
 			s.Path = value
 		case "keep":
@@ -140,6 +147,11 @@ func (s Spec) become() (doing string, err error) {
 	if s.Dir >= 0 {
 		if err := unix.Fchdir(s.Dir); err != nil {
 			return "enter the program's directory", err
+		}
+	}
+	if s.Adopt >= 0 { // while it is still permitted
+		if err := tellOfBinds(s.Adopt); err != nil {
+			return Watching, err
 		}
 	}
 	if doing, err := s.TakeIdentity(); err != nil {

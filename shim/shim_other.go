@@ -14,6 +14,9 @@ func closeOnExecExcept(keep []int) error { return markOneByOne(keep) }
 // dieWith cannot be had: there is no PDEATHSIG. --die-with-parent is refused before it comes to this.
 func dieWith(int) error { return syscall.ENOSYS }
 
+// tellOfBinds cannot be had: --adopt is refused before it comes to this.
+func tellOfBinds(int) error { return syscall.ENOSYS }
+
 // PidfdID is unknown: there are no pidfds.
 func PidfdID() (uint64, bool) { return 0, false }
 

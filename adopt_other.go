@@ -1,0 +1,55 @@
+//go:build !linux
+
+package main
+
+// This file says that a program's own bind and listen cannot be done for it: only Linux can.
+
+import (
+	"errors"
+	"net/netip"
+	"syscall"
+)
+
+type callOp int
+
+const (
+	callBind callOp = iota
+	callListen
+)
+
+func (callOp) String() string { return "" }
+
+// call is never made here.
+type call struct {
+	op       callOp
+	pid, fd  int
+	inode    uint64
+	network  string
+	addr     netip.AddrPort
+	path     string
+	only     bool
+	protocol int
+	device   string
+	backlog  int
+	err      error
+}
+
+func (*call) keep() int          { return -1 }
+func (*call) done(syscall.Errno) {}
+func (*call) pass()              {}
+func (*call) give(int) error     { return errOnlyLinux }
+func (*call) valid() bool        { return false }
+
+type adoption struct{}
+
+func (*adoption) stop() {}
+
+var errOnlyLinux = errors.New("only Linux can do a program's bind and listen for it")
+
+func openAdoption(func(*call) bool) (*adoption, int, error) { return nil, -1, errOnlyLinux }
+func adoptable() error                                      { return errOnlyLinux }
+func adoptableAs(*credential) error                         { return errOnlyLinux }
+func adoptionDeprives() bool                                { return false }
+func notWatchable(err error) error                          { return err }
+
+const defaultAdopt = adoptNever

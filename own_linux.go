@@ -1,0 +1,317 @@
+package main
+
+// This file puts the sockets that programs bind by themselves into the places of those that their generation was given.
+//
+// Its rules:
+//   - The first socket that a generation binds to an address stays the program's own: it is bound, and listens, by
+//     hotwrap's duplicate of it, since a program may have it in an epoll already. Who binds the address again in that
+//     generation, another worker or one started again, gets that one socket.
+//   - What is nobody's listener is left to the kernel, with the program's own rights.
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// own is the socket that a generation bound to one address itself.
+type own struct {
+	fd      int // hotwrap's duplicate of it
+	inode   uint64
+	listens bool
+}
+
+// adopt does a bind or listen of a generation's program where it is for one of the listeners; else the kernel does it.
+func (s *steered) adopt(generation int, c *call) adopted {
+	set := s.sets[generation]
+	switch {
+	case set == nil:
+		c.pass()
+		return adopted{}
+	case c.op == callListen:
+		return s.adoptListen(set, c)
+	}
+	i := s.meant(c)
+	if i < 0 {
+		c.pass()
+		return adopted{}
+	}
+	l, o := set.ls[i], set.own[i]
+	switch {
+	case c.inode == l.inode || o != nil && c.inode == o.inode: // it was interrupted, and calls again
+		c.done(0)
+	case o != nil:
+		return adopted{err: s.give(c, o.fd)}
+	case s.groups[i] == nil:
+		if l.file != nil {
+			_, _ = l.restorePath() // it was removed to be bound anew
+		}
+		return adopted{l: l, err: s.give(c, l.fd)}
+	default:
+		return s.adoptBind(set, i, c)
+	}
+	return adopted{}
+}
+
+// give hands a generation's socket to one more of its processes.
+func (s *steered) give(c *call, fd int) error {
+	err := c.give(fd)
+	if err != nil {
+		c.done(unix.EADDRINUSE)
+	}
+	return err
+}
+
+// meant finds the listener that a bind is for, -1 if none: the same port, and an address that it covers.
+func (s *steered) meant(c *call) int {
+	return slices.IndexFunc(s.base, func(l *listener) bool {
+		if l.network != c.network {
+			return false
+		}
+		if !l.inet() {
+			return l.addr == c.path || l.addr == absolutePath(c.pid, c.path)
+		}
+		at, err := netip.ParseAddrPort(l.addr)
+		return err == nil && at.Port() == c.addr.Port() && covers(at.Addr(), c.addr.Addr())
+	})
+}
+
+// covers tells whether who listens on a also gets what comes to b.
+func covers(a, b netip.Addr) bool {
+	a, b = a.Unmap(), b.Unmap()
+	return a == b || a.IsUnspecified() && (a.Is6() || b.Is4())
+}
+
+// absolutePath is a path of a process as everybody may say it.
+func absolutePath(pid int, path string) string {
+	if filepath.IsAbs(path) || path == "" || path[0] == '@' {
+		return path
+	}
+	dir, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd")
+	return filepath.Join(dir, path)
+}
+
+// adoptBind binds the program's own socket.
+func (s *steered) adoptBind(set *socketSet, i int, c *call) adopted {
+	var err error
+	if s.groups[i].like(c) {
+		err = s.groups[i].admit(c.fd)
+	} else {
+		err = s.moveTo(i, c)
+	}
+	if err != nil {
+		c.done(errnoOf(err))
+		return adopted{l: set.ls[i], err: err}
+	}
+	set.own[i] = &own{fd: c.keep(), inode: c.inode}
+	c.done(0)
+	return adopted{}
+}
+
+// like tells whether a socket would be one of the group at the address that it asks for.
+func (g *group) like(c *call) bool { return c.addr == g.at && c.only == g.v6only && c.device == "" }
+
+// errnoOf is what a program is told of an error.
+func errnoOf(err error) syscall.Errno {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return unix.EADDRINUSE
+}
+
+// errElsewhere is a program that binds another address than the generation that serves, or more than it was given.
+var (
+	errElsewhere = errors.New("it is another address than its predecessor has: that takes --no-overlap")
+	errLent      = errors.New("it is another address than that of the socket that hotwrap was handed")
+)
+
+// moveTo gives up the address of a listener for the one that the first generation binds, of those that it covers: the
+// kernel would not have both.
+func (s *steered) moveTo(i int, c *call) error {
+	if len(s.each()) > 1 {
+		return errElsewhere
+	}
+	g := s.groups[i]
+	if s.base[i].lent {
+		return errLent
+	}
+	s.cut += waiting(s.base[i].fd)
+	for _, m := range g.members {
+		_ = unix.Shutdown(m.fd, unix.SHUT_RD) // the program may have inherited it
+	}
+	g.close()
+	sa, err := sockaddr(c.addr)
+	if err == nil {
+		err = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // it still is bound, then
+	}
+	if err == nil {
+		err = unix.Bind(c.fd, sa)
+	}
+	if err == nil {
+		makeSteerable(c.fd)
+		s.groups[i] = nil
+		return nil
+	}
+	if again := s.reopen(i, g); again != nil {
+		err = fmt.Errorf("%w; and what it was given cannot be had again: %v", err, again) //nolint:errorlint // the first is the program's
+	}
+	return err
+}
+
+// reopen takes the address of a listener again that its program could not bind.
+func (s *steered) reopen(i int, g *group) error {
+	fd, err := g.socket()
+	if err != nil {
+		return err
+	}
+	if err = unix.Bind(fd, g.bind); err == nil {
+		makeSteerable(fd)
+		err = unix.Listen(fd, g.backlog)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	return s.begin(s.each()[0], i, fd)
+}
+
+// begin makes fd, which listens, the only socket of an address.
+func (s *steered) begin(set *socketSet, i, fd int) error {
+	l, err := takeSocket(fd)
+	if err != nil {
+		return err
+	}
+	s.base[i].fd, s.base[i].inode, s.base[i].addr, s.base[i].lent = fd, l.inode, l.addr, false
+	set.ls[i], set.members[i] = s.base[i], nil
+	g, err := newGroup(s.base[i], false)
+	if err != nil {
+		return err
+	}
+	s.groups[i], set.members[i], s.shares = g, g.members[0], nil
+	return nil
+}
+
+// adoptListen has a socket listen that was bound before: that is when its generation can be reached by it.
+func (s *steered) adoptListen(set *socketSet, c *call) adopted {
+	i := slices.IndexFunc(set.own, func(o *own) bool { return o != nil && o.inode == c.inode })
+	switch at := slices.IndexFunc(set.ls, func(l *listener) bool { return l.inode == c.inode }); {
+	case at >= 0 && (i < 0 || set.own[i].listens):
+		l := set.ls[at]
+		c.done(errnoOrNone(s.relisten(l)))
+		return adopted{l: l}
+	case i >= 0:
+		return s.ownListen(set, i, c)
+	case s.learns && c.network == "tcp" && len(s.each()) == 1:
+		return s.learn(set, c)
+	}
+	c.pass()
+	return adopted{}
+}
+
+func errnoOrNone(err error) syscall.Errno {
+	if err == nil {
+		return 0
+	}
+	return errnoOf(err)
+}
+
+// ownListen puts the program's socket in the place of the one that its generation was given.
+func (s *steered) ownListen(set *socketSet, i int, c *call) adopted {
+	o, shares, probe := set.own[i], s.shares, s.probe
+	before, g := set.members[i], s.groups[i]
+	var err error
+	if g == nil { // it has moved to an address of its own
+		if err = unix.Listen(o.fd, s.base[i].backlog); err == nil {
+			err = s.begin(set, i, o.fd)
+		}
+	} else {
+		var m *member
+		if m, err = g.listen(o.fd, s.base[i].backlog); err == nil {
+			set.put(s.base[i], i, m)
+		}
+	}
+	if err != nil {
+		c.done(errnoOf(err))
+		return adopted{l: set.ls[i], err: err}
+	}
+	o.listens, s.shares = true, nil
+	if len(shares) > 0 {
+		_, err = s.route(shares, probe)
+	} else if g != nil && set == s.target {
+		err = g.aim([]share{{set.members[i], 1}}, 0, nil)
+	}
+	if g != nil && before != nil {
+		s.cut += waiting(before.fd)
+		err = errors.Join(err, g.leave(before))
+	}
+	set.stop()
+	err = errors.Join(err, s.watchSet(set))
+	c.done(0)
+	cut := s.cut
+	s.cut = 0
+	return adopted{l: set.ls[i], listens: true, cut: cut, err: err}
+}
+
+// learn takes a socket for a listener that the first generation has bound without any having been asked for.
+func (s *steered) learn(set *socketSet, c *call) adopted {
+	makeSteerable(c.fd)
+	if err := unix.Listen(c.fd, systemBacklog()); err != nil {
+		c.done(errnoOf(err))
+		return adopted{err: err}
+	}
+	l := &listener{network: c.network, addr: c.addr.String(), fd: c.keep(), inode: c.inode, pin: -1, backlog: systemBacklog()}
+	l.name = s.freeName(l.port())
+	g, err := newGroup(l, false)
+	if err != nil {
+		s.fixed.listeners = append(s.fixed.listeners, l)
+	}
+	s.base, s.groups = append(s.base, l), append(s.groups, g)
+	var m *member
+	if g != nil {
+		m = g.members[0]
+	}
+	set.ls, set.members, set.own = append(set.ls, l), append(set.members, m), append(set.own, &own{l.fd, l.inode, true})
+	set.stop()
+	err = errors.Join(err, s.watchSet(set))
+	c.done(0)
+	return adopted{l: l, listens: true, learned: true, err: err}
+}
+
+// freeName is a name that no listener has.
+func (s *steered) freeName(base string) string {
+	name := base
+	for n := 2; slices.ContainsFunc(s.base, func(l *listener) bool { return l.name == name }); n++ {
+		name = base + "-" + strconv.Itoa(n)
+	}
+	return name
+}
+
+// hold has clients try again, who come before the program has a socket of its own: what they found now would be closed.
+func (s *steered) hold(generation int) {
+	set := s.sets[generation]
+	if set == nil || set != s.target || s.shares != nil {
+		return
+	}
+	for i, m := range set.members {
+		if m != nil && set.own[i] == nil {
+			_ = attachTo(m.fd, unix.SO_ATTACH_FILTER, dropAll)
+			s.held = append(s.held, m)
+		}
+	}
+}
+
+// unhold lets clients in again, where a program uses what it was given after all.
+func (s *steered) unhold() {
+	for _, m := range s.held {
+		_ = unix.SetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+	}
+	s.held = nil
+}

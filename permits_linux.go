@@ -1,0 +1,189 @@
+package main
+
+// This file tries what Linux may permit or not, on sockets that are closed again.
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	steerPatience = 100 // milliseconds for a connection to ourselves, where a firewall may be in the way
+	steeringSince = "Linux 4.6 or later, and no gVisor"
+)
+
+// steerable says why generations cannot have sockets of their own, and the remedy; nil if they can. It is tried with two, on
+// loopback, and a client is seen to arrive: gVisor says yes to options that it does not know.
+func steerable() error {
+	var t steerTrial
+	defer t.end()
+	for _, step := range []struct {
+		what string
+		try  func() error
+	}{
+		{"open two sockets", t.open},
+		{"share an address (SO_REUSEPORT)", t.share},
+		{"attach a program (SO_ATTACH_REUSEPORT_CBPF)", t.listen},
+	} {
+		if err := step.try(); err != nil {
+			return notSteerable(step.what, err)
+		}
+	}
+	if !t.obeyed() {
+		return &missing{"the kernel takes SO_ATTACH_REUSEPORT_CBPF, and does nothing about it", steeringSince}
+	}
+	return nil
+}
+
+// notSteerable words why not.
+func notSteerable(what string, err error) error {
+	m := &missing{what: fmt.Sprintf("cannot %s: %v", what, err)}
+	switch {
+	case denies(err):
+		m.remedy = "a seccomp profile that permits setsockopt (docker run --security-opt seccomp=PROFILE)"
+	case isAny(err, unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL):
+		m.remedy = steeringSince
+	case isAny(err, unix.ENOMEM, unix.ENOBUFS):
+		m.remedy = "sysctl net.core.optmem_max=131072"
+	}
+	return m
+}
+
+// steerTrial is two listening sockets of one address, and a client.
+type steerTrial struct {
+	family int
+	fds    []int // in the order of the kernel's array
+	at     unix.Sockaddr
+}
+
+func (t *steerTrial) end() {
+	for _, fd := range t.fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// socket opens one more; it is not blocking, and closed by end.
+func (t *steerTrial) socket() (int, error) {
+	fd, err := newSocket(t.family, unix.SOCK_STREAM, unix.IPPROTO_TCP, true)
+	if err == nil {
+		t.fds = append(t.fds, fd)
+		_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, 1) // loopback may be down
+	}
+	return fd, err
+}
+
+// open binds the first socket alone, as listeners of our own are.
+func (t *steerTrial) open() error {
+	t.family, t.at = unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	fd, err := t.socket()
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		t.family, t.at = unix.AF_INET6, &unix.SockaddrInet6{Addr: [16]byte{15: 1}}
+		fd, err = t.socket()
+	}
+	if err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, t.at); err != nil {
+		return err
+	}
+	t.at, err = unix.Getsockname(fd)
+	if err == nil {
+		_, err = t.socket()
+	}
+	return err
+}
+
+// share prepares both; the first one is bound by now.
+func (t *steerTrial) share() error {
+	for _, fd := range t.fds {
+		if err := setReuse(fd, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listen makes a group of them.
+func (t *steerTrial) listen() error {
+	if err := attach(t.fds[0], returnIndex(0)); err != nil { // before it listens
+		return err
+	}
+	if err := unix.Listen(t.fds[0], 1); err != nil {
+		return err
+	}
+	if err := unix.Bind(t.fds[1], t.at); err != nil {
+		return err
+	}
+	return unix.Listen(t.fds[1], 1)
+}
+
+// obeyed steers a client to the first socket, and then one with the same port to the second: a kernel that only spreads
+// them sends both to the same. One that arrives nowhere says nothing: a firewall may guard loopback.
+func (t *steerTrial) obeyed() bool {
+	var from unix.Sockaddr
+	for i := range uint32(2) {
+		if attach(t.fds[0], returnIndex(i)) != nil {
+			return false
+		}
+		came := -1
+		if came, from = t.connect(from); came >= 0 && came != int(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// connect connects from an address, nil for any, and tells on which socket that came in, -1 if on none.
+func (t *steerTrial) connect(from unix.Sockaddr) (came int, local unix.Sockaddr) {
+	fd, err := newSocket(t.family, unix.SOCK_STREAM, unix.IPPROTO_TCP, true)
+	if err != nil {
+		return -1, nil
+	}
+	defer unix.Close(fd)
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // or the port is in TIME_WAIT
+	if from != nil && unix.Bind(fd, from) != nil {
+		return -1, nil
+	}
+	if err := unix.Connect(fd, t.at); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return -1, nil
+	}
+	local, _ = unix.Getsockname(fd)
+	p := []unix.PollFd{{Fd: int32(t.fds[0]), Events: unix.POLLIN}, {Fd: int32(t.fds[1]), Events: unix.POLLIN}}
+	_, _ = unix.Poll(p, steerPatience) // as a rule it is there
+	for i, listener := range t.fds {
+		if conn, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC); err == nil {
+			_ = unix.Close(conn)
+			return i, local
+		}
+	}
+	return -1, local
+}
+
+// tablesReadable says why the kernel's tables of sockets cannot be had; nil if they can.
+func tablesReadable() error {
+	if _, err := diagSockets(unix.AF_INET, unix.IPPROTO_TCP, 1<<tcpListen, portSet{1: true}); err != nil {
+		return &missing{fmt.Sprintf("no sock_diag: %v", err), "the kernel modules inet_diag and tcp_diag"}
+	}
+	return nil
+}
+
+// attachable says why a child of our own cannot be looked into as adoption must; nil if it can. number is one of its
+// descriptors.
+func attachable(pid, number int) error {
+	what := "its sockets cannot be had (pidfd_getfd)"
+	fd, err := descriptorOf(pid, pid, number)
+	if err == nil {
+		_ = unix.Close(fd)
+		what = "what it binds to cannot be read (/proc/PID/mem)"
+		fd, err = unix.Open(fmt.Sprintf("/proc/%d/mem", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err == nil {
+		return unix.Close(fd)
+	}
+	if err := yamaForbids(); err != nil {
+		return err
+	}
+	return &missing{fmt.Sprintf("%s: %v", what, causeOf(err)), "CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE)"}
+}

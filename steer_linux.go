@@ -1,0 +1,306 @@
+package main
+
+// This file steers: each generation has sockets of its own on the same TCP addresses, and the kernel is told which of
+// them gets a new connection. What cannot be steered, unix sockets and datagrams above all, is shared.
+//
+// Its rules:
+//   - A socket is closed only when its generation is gone, and never the last one of an address: what waits in that one
+//     is for the next generation.
+//   - A set that no generation uses is the spare; the next generation gets it with all that waits in it.
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// socketSet is what one generation, or several that do not overlap, have of the listeners.
+type socketSet struct {
+	ls      []*listener
+	members []*member // nil where the listener is shared
+	own     []*own    // nil where its program did not bind it
+	users   int
+	quit    chan struct{} // ends the waiting of the watch's goroutine
+	unwatch func()
+}
+
+// steered is the traffic of groups.
+type steered struct {
+	base   []*listener // as the command line has them
+	groups []*group    // nil: shared
+	sets   map[int]*socketSet
+	spare  *socketSet // nil: every set has its generation
+	target *socketSet // where most new connections go
+	shares map[int]int
+	probe  aim
+	spoilt spoiltFunc
+	fixed  *sharedTraffic // what is not steered
+	learns bool           // what the first generation binds is a listener
+	held   []*member      // where clients are let in later
+	cut    int            // connections that were closed since that was asked for last
+}
+
+// newTraffic steers what can be steered of ls, unless it is to be shared; notes say what cannot, and why.
+func newTraffic(ls []*listener, share, learns bool) (t traffic, notes []message) {
+	s := &steered{base: ls, groups: make([]*group, len(ls)), sets: map[int]*socketSet{}, learns: learns}
+	first := &socketSet{ls: slices.Clone(ls), members: make([]*member, len(ls)), own: make([]*own, len(ls))}
+	var fixed []*listener
+	for i, l := range ls {
+		if l.network == "tcp" && !share {
+			g, err := newGroup(l, l.lent)
+			if err == nil {
+				s.groups[i], first.members[i] = g, g.members[0]
+				continue
+			}
+			notes = append(notes, warning("%v; old and new share its queue during a restart", err))
+		}
+		fixed = append(fixed, l)
+	}
+	s.fixed = &sharedTraffic{listeners: fixed}
+	if len(fixed) == len(ls) && !learns {
+		return s.fixed, notes
+	}
+	s.target = first
+	s.spare = first
+	return s, notes
+}
+
+func (s *steered) open(generation, like int) error {
+	if set := s.sets[like]; like != 0 && set != nil {
+		set.users++
+		s.sets[generation] = set
+		return nil
+	}
+	set := s.spare
+	if set == nil {
+		var err error
+		if set, err = s.newSet(); err != nil {
+			return err
+		}
+	}
+	s.spare, set.users = nil, 1
+	s.sets[generation] = set
+	return nil
+}
+
+// newSet opens one more socket of each address. None gets a connection yet.
+func (s *steered) newSet() (*socketSet, error) {
+	set := &socketSet{ls: slices.Clone(s.base), members: make([]*member, len(s.base)), own: make([]*own, len(s.base))}
+	for i, g := range s.groups {
+		if g == nil {
+			continue
+		}
+		m, err := g.open()
+		if err != nil {
+			s.leave(set)
+			return nil, err
+		}
+		set.put(s.base[i], i, m)
+	}
+	return set, s.watchSet(set)
+}
+
+// put makes m the socket of one address.
+func (set *socketSet) put(base *listener, i int, m *member) {
+	l := *base
+	l.fd, l.inode, l.lent, l.watch = m.fd, m.inode, m.lent, nil
+	set.ls[i], set.members[i] = &l, m
+}
+
+func (s *steered) sockets(generation int) []*listener {
+	if set := s.sets[generation]; set != nil {
+		return set.ls
+	}
+	return s.target.ls
+}
+
+// each are the sets, each once.
+func (s *steered) each() (sets []*socketSet) {
+	if s.spare != nil {
+		sets = append(sets, s.spare)
+	}
+	for _, number := range slices.Sorted(maps.Keys(s.sets)) {
+		if set := s.sets[number]; !slices.Contains(sets, set) {
+			sets = append(sets, set)
+		}
+	}
+	return sets
+}
+
+func (s *steered) all() []*listener {
+	all := slices.Clone(s.fixed.listeners)
+	for _, set := range s.each() {
+		for i, l := range set.ls {
+			if set.members[i] != nil {
+				all = append(all, l)
+			}
+		}
+	}
+	return all
+}
+
+func (s *steered) route(shares map[int]int, probe aim) (routed, error) {
+	r := routed{steered: true, alone: !slices.ContainsFunc(s.fixed.listeners, (*listener).stream)}
+	if maps.Equal(shares, s.shares) && probe == s.probe {
+		return r, nil
+	}
+	for i, g := range s.groups {
+		if g == nil {
+			continue
+		}
+		if len(s.held) > 0 {
+			s.unhold()
+		}
+		if err := g.aim(s.sharesOf(shares, i), probe.port, s.member(probe.generation, i)); err != nil {
+			s.shares = nil // those before it have the new ones
+			return r, err
+		}
+	}
+	s.shares, s.probe = maps.Clone(shares), probe
+	most := 0
+	for _, number := range slices.Sorted(maps.Keys(shares)) {
+		if set := s.sets[number]; set != nil && shares[number] > most {
+			s.target, most = set, shares[number]
+		}
+	}
+	return r, nil
+}
+
+func (s *steered) steers(i int) bool { return i < len(s.groups) && s.groups[i] != nil }
+
+// member is a generation's socket of one address; nil none.
+func (s *steered) member(generation, i int) *member {
+	if set := s.sets[generation]; set != nil {
+		return set.members[i]
+	}
+	return nil
+}
+
+// sharesOf are the shares of one address: a set that several generations use has that of all.
+func (s *steered) sharesOf(shares map[int]int, i int) (of []share) {
+	for _, number := range slices.Sorted(maps.Keys(shares)) {
+		if set := s.sets[number]; set != nil && shares[number] > 0 {
+			of = append(of, share{set.members[i], shares[number]})
+		}
+	}
+	return of
+}
+
+// relisten goes by whether somebody shut the socket down: then it has lost its place in the group.
+func (s *steered) relisten(l *listener) error {
+	for _, set := range s.each() {
+		if i := slices.Index(set.ls, l); i >= 0 && set.members[i] != nil && !accepting(l.fd) {
+			return s.groups[i].again(set.members[i], l.backlog)
+		}
+	}
+	return l.refresh()
+}
+
+// left counts what waits for a generation that has its sockets for itself.
+func (s *steered) left(generation int) (n int) {
+	set := s.sets[generation]
+	if set == nil || set.users > 1 {
+		return 0
+	}
+	for i, m := range set.members {
+		if m != nil {
+			n += waiting(set.ls[i].fd)
+		}
+	}
+	return n
+}
+
+// waiting is how many connections wait to be accepted: on a listener tcpi_unacked is the length of that queue.
+func waiting(fd int) int {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || info.State != tcpListen {
+		return 0
+	}
+	return int(info.Unacked)
+}
+
+func (s *steered) release(generation int) (cut int) {
+	set := s.sets[generation]
+	if set == nil {
+		return 0
+	}
+	cut = s.left(generation)
+	delete(s.sets, generation)
+	delete(s.shares, generation)
+	switch set.users--; {
+	case set.users > 0:
+		return 0
+	case set == s.target || len(s.sets) == 0:
+		s.spare, s.target = set, set
+		return 0
+	}
+	s.leave(set)
+	return cut
+}
+
+// leave closes what a set has of its own.
+func (s *steered) leave(set *socketSet) {
+	set.stop()
+	for i, m := range set.members {
+		if o := set.own[i]; o != nil && !o.listens {
+			unix.Close(o.fd)
+		}
+		if m == nil {
+			continue
+		}
+		if err := s.groups[i].leave(m); err != nil {
+			continue // it stays, and is closed at the end
+		}
+	}
+}
+
+// watch looks on while programs have the sockets: those that are there, and those that come.
+func (s *steered) watch(spoilt spoiltFunc) error {
+	s.spoilt = spoilt
+	err := s.fixed.watch(spoilt)
+	for _, set := range s.each() {
+		err = errors.Join(err, s.watchSet(set))
+	}
+	return err
+}
+
+func (s *steered) watchSet(set *socketSet) (err error) {
+	if s.spoilt == nil {
+		return nil
+	}
+	var own []*listener
+	for i, l := range set.ls {
+		if set.members[i] != nil {
+			own = append(own, l)
+		}
+	}
+	set.quit = make(chan struct{})
+	set.unwatch, err = watchListeners(own, func(l *listener) { s.spoilt(l, set.quit) })
+	return err
+}
+
+func (set *socketSet) stop() {
+	if set.unwatch != nil {
+		close(set.quit)
+		set.unwatch()
+		set.unwatch = nil
+	}
+}
+
+func (s *steered) unwatch() {
+	s.fixed.unwatch()
+	for _, set := range s.each() {
+		set.stop()
+	}
+}
+
+func (s *steered) close() {
+	s.fixed.close()
+	for _, g := range s.groups {
+		if g != nil {
+			g.close()
+		}
+	}
+}
