@@ -104,7 +104,7 @@ func (s *steered) adoptBind(set *socketSet, i int, c *call) adopted {
 	if s.groups[i].like(c) {
 		err = s.groups[i].admit(c.fd)
 	} else {
-		err = s.moveTo(i, c)
+		err = s.moveTo(set, i, c)
 	}
 	if err != nil {
 		c.done(errnoOf(err))
@@ -135,7 +135,7 @@ var (
 
 // moveTo gives up the address of a listener for the one that the first generation binds, of those that it covers: the
 // kernel would not have both.
-func (s *steered) moveTo(i int, c *call) error {
+func (s *steered) moveTo(set *socketSet, i int, c *call) error {
 	if len(s.each()) > 1 {
 		return errElsewhere
 	}
@@ -148,7 +148,13 @@ func (s *steered) moveTo(i int, c *call) error {
 		_ = unix.Shutdown(m.fd, unix.SHUT_RD) // the program may have inherited it
 	}
 	g.close()
+	none := *s.base[i]
+	none.fd, none.inode, none.watch = -1, 0, nil
+	set.ls[i], set.members[i], s.groups[i] = &none, nil, nil
 	sa, err := sockaddr(c.addr)
+	if err == nil {
+		err = s.rewatch(set)
+	}
 	if err == nil {
 		err = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // it still is bound, then
 	}
@@ -157,17 +163,16 @@ func (s *steered) moveTo(i int, c *call) error {
 	}
 	if err == nil {
 		makeSteerable(c.fd)
-		s.groups[i] = nil
 		return nil
 	}
-	if again := s.reopen(i, g); again != nil {
+	if again := s.reopen(set, i, g); again != nil {
 		err = fmt.Errorf("%w; and what it was given cannot be had again: %v", err, again) //nolint:errorlint // the first is the program's
 	}
 	return err
 }
 
 // reopen takes the address of a listener again that its program could not bind.
-func (s *steered) reopen(i int, g *group) error {
+func (s *steered) reopen(set *socketSet, i int, g *group) error {
 	fd, err := g.socket()
 	if err != nil {
 		return err
@@ -180,7 +185,7 @@ func (s *steered) reopen(i int, g *group) error {
 		unix.Close(fd)
 		return err
 	}
-	return s.begin(s.each()[0], i, fd)
+	return errors.Join(s.begin(set, i, fd), s.rewatch(set))
 }
 
 // begin makes fd, which listens, the only socket of an address.
@@ -252,8 +257,7 @@ func (s *steered) ownListen(set *socketSet, i int, c *call) adopted {
 		s.cut += waiting(before.fd)
 		err = errors.Join(err, g.leave(before))
 	}
-	set.stop()
-	err = errors.Join(err, s.watchSet(set))
+	err = errors.Join(err, s.rewatch(set))
 	c.done(0)
 	cut := s.cut
 	s.cut = 0
@@ -279,8 +283,7 @@ func (s *steered) learn(set *socketSet, c *call) adopted {
 		m = g.members[0]
 	}
 	set.ls, set.members, set.own = append(set.ls, l), append(set.members, m), append(set.own, &own{l.fd, l.inode, true})
-	set.stop()
-	err = errors.Join(err, s.watchSet(set))
+	err = errors.Join(err, s.rewatch(set))
 	c.done(0)
 	return adopted{l: l, listens: true, learned: true, err: err}
 }

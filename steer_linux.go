@@ -281,6 +281,12 @@ func (s *steered) watchSet(set *socketSet) (err error) {
 	return err
 }
 
+// rewatch goes on with the sockets that the set has now.
+func (s *steered) rewatch(set *socketSet) error {
+	set.stop()
+	return s.watchSet(set)
+}
+
 func (set *socketSet) stop() {
 	if set.unwatch != nil {
 		close(set.quit)
