@@ -8,7 +8,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 )
 
@@ -148,6 +147,9 @@ func (h *host) adoptable() error {
 	if shares(h.program.base) {
 		return errors.New("HOTWRAP_SHARE has all generations share their sockets")
 	}
+	if h.permits.steering != nil {
+		return h.permits.steering
+	}
 	return adoptableAs(h.program.user)
 }
 
@@ -164,8 +166,9 @@ func (h *host) readyToAdopt(cfg *config) error {
 	if cfg.adopt != adoptAlways {
 		return nil
 	}
-	if err := h.adoptable(); err != nil {
-		return fmt.Errorf("cannot adopt the program (--adopt always): %w", err)
+	h.permits.adoption = h.adoptable()
+	if err := h.permits.needsAdoption(); err != nil {
+		return err
 	}
 	if adoptionDeprives() {
 		h.say(verbose("adopted without CAP_SYS_ADMIN, the program and what it starts get nothing by setuid bits (no_new_privs)"))

@@ -76,7 +76,9 @@ func startAdopted(t testing.TB, change func(*shim.Spec), argv ...string) *adopte
 		p.end <- ws
 	}()
 	t.Cleanup(func() {
-		_ = unix.Kill(-p.pid, unix.SIGKILL)
+		for _, pid := range tree(p.pid) { // timeout and setsid leave the group
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
 		r.Close()
 		p.a.stop()
 		close(p.over)

@@ -134,6 +134,9 @@ func (h *host) unsteered(environ []string) string {
 	if why := unsteered(environ); why != "" {
 		return why
 	}
+	if h.permits.steering != nil {
+		return h.permits.steering.Error()
+	}
 	for i, l := range h.program.listeners {
 		if !h.traffic.steers(i) {
 			return fmt.Sprintf("listener %q (%s) cannot be steered", l.name, l.network)

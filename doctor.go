@@ -63,6 +63,16 @@ func (x *examination) vital(what, remedy string, err error) {
 	x.found = append(x.found, finding{Result: fitNo, What: what, Remedy: remedy, Text: err.Error(), vital: true})
 }
 
+// lacking adds what a missing permit means, and why it is missing.
+func (x *examination) lacking(what, lost string, err error) {
+	remedy, cause := "", err.Error()
+	var m *missing
+	if errors.As(err, &m) {
+		remedy, cause = m.remedy, m.what
+	}
+	x.add(fitLimited, what, remedy, "%s: %s", lost, cause)
+}
+
 const doctorHelp = `Usage: hotwrap doctor [OPTION]... [--json]
        hotwrap doctor [OPTION]... [--json] -- PROGRAM [ARG]...
 

@@ -280,11 +280,14 @@ func (x *examination) steering() {
 // adoption tries whether a program that binds by itself can be given its sockets.
 func (x *examination) adoption(c *patient) {
 	const what = "adoption"
-	if err := adoptableAs(x.user); err != nil {
-		x.lacking(what, lostAdoption, err)
-		return
+	err := steerable() // a program's own sockets are generations' own
+	if err == nil {
+		err = adoptableAs(x.user)
 	}
-	if err := x.attaching(c); err != nil {
+	if err == nil {
+		err = x.attaching(c)
+	}
+	if err != nil {
 		x.lacking(what, lostAdoption, err)
 		return
 	}
@@ -306,16 +309,6 @@ func (x *examination) attaching(c *patient) error {
 		defer c.end()
 	}
 	return attachable(c.pid, firstListenFD)
-}
-
-// lacking adds what a missing permit means, and why it is missing.
-func (x *examination) lacking(what, lost string, err error) {
-	remedy, cause := "", err.Error()
-	var m *missing
-	if errors.As(err, &m) {
-		remedy, cause = m.remedy, m.what
-	}
-	x.add(fitLimited, what, remedy, "%s: %s", lost, cause)
 }
 
 // rebuilds tries what tells that a new file is complete.

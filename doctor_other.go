@@ -12,6 +12,8 @@ func (x *examination) here() {
 		x.vital("start", "", err)
 		return
 	}
+	x.lacking("steering", lostSteering, steerable())
+	x.lacking("adoption", lostAdoption, adoptable())
 	x.add(fitLimited, "pin", "", "a crashed worker starts from what lies on disk then")
 }
 

@@ -15,6 +15,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -77,9 +79,10 @@ type host struct {
 	pidFile *pidFile     // nil: none
 	wipe    bool         // -c: clear the screen
 	closed  bool         // the listeners are: hotwrap is stopping
-	target  *readyAt     // of --ready URL; nil none
-	shares  map[int]int  // as they were routed last
-	aimed   aim          // while the URL is asked
+	permits permits
+	target  *readyAt    // of --ready URL; nil none
+	shares  map[int]int // as they were routed last
+	aimed   aim         // while the URL is asked
 }
 
 func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
@@ -206,21 +209,39 @@ func (h *host) listen(cfg *config, environ []string) error {
 		return err
 	}
 	h.introduce()
-	var notes []message
-	h.traffic, notes = newTraffic(ls, shares(environ), cfg.adopt == adoptAlways && len(ls) == 0)
-	for _, m := range notes {
-		h.say(m)
-	}
-	if cfg.ready.mode == readyURL {
-		if err := h.aimAt(cfg.ready.url); err != nil {
-			return err
-		}
+	if err := h.direct(cfg, environ, ls); err != nil {
+		return err
 	}
 	if n := listenFDS(p.numbers); missesListeners(p.numbers, n) {
 		h.say(warning("LISTEN_FDS tells of %s only: descriptor %d, the next, is none", count(n, "listener"), firstListenFD+n))
 	}
 	if err := h.traffic.watch(h.spoilt); err != nil {
 		h.say(warning("nobody watches over the listeners: %v", err))
+	}
+	return nil
+}
+
+// direct decides how connections get to generations. What was asked for and cannot be had so is an error.
+func (h *host) direct(cfg *config, environ []string, ls []*listener) error {
+	share, learns := shares(environ), cfg.adopt == adoptAlways && len(ls) == 0
+	if tcp := func(l *listener) bool { return l.network == "tcp" }; !share && (learns || slices.ContainsFunc(ls, tcp)) {
+		h.permits.steering = steerable()
+	}
+	switch err := h.permits.needsSteering("--ready URL"); {
+	case err != nil && cfg.ready.mode == readyURL:
+		return err
+	case err != nil && runtime.GOOS == "linux": // elsewhere nobody expects it
+		for _, m := range h.permits.losses() {
+			h.say(m)
+		}
+	}
+	var notes []message
+	h.traffic, notes = newTraffic(ls, share || h.permits.steering != nil, learns)
+	for _, m := range notes {
+		h.say(m)
+	}
+	if cfg.ready.mode == readyURL {
+		return h.aimAt(cfg.ready.url)
 	}
 	return nil
 }

@@ -379,6 +379,36 @@ func (l *looker) epoll(pid, fd int, fn func(inode uint64)) {
 	eachInput(text, l.want, l.dev, fn)
 }
 
+// pollers counts, for each wanted socket, the epolls in which processes that have it open wait for its input.
+func pollers(pids []int, inodes []uint64) map[uint64]int {
+	l := looker{want: map[uint64]bool{}}
+	for _, inode := range inodes {
+		l.want[inode] = true
+	}
+	var err error
+	if l.dev, err = socketDevice(); err != nil {
+		return nil
+	}
+	counts := map[uint64]int{}
+	for _, pid := range pids {
+		open, polled := map[uint64]bool{}, map[uint64]int{}
+		_ = eachDescriptor(pid, func(fd int, link []byte) bool {
+			if string(link) == "anon_inode:[eventpoll]" {
+				l.epoll(pid, fd, func(inode uint64) { polled[inode]++ })
+			} else if inode, ok := socketLink(link); ok {
+				open[inode] = true
+			}
+			return true
+		})
+		for inode, n := range polled {
+			if open[inode] { // an epoll goes on listing what was closed here
+				counts[inode] += n
+			}
+		}
+	}
+	return counts
+}
+
 // eachInput calls fn with every wanted socket for whose input an epoll waits, by the text of its fdinfo. Of a line it reads
 // the inode first, and the rest only if that is wanted: the text is a megabyte for 10,000 connections.
 func eachInput(text []byte, want map[uint64]bool, dev uint64, fn func(inode uint64)) {

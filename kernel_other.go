@@ -83,6 +83,8 @@ func procState(int) (state byte, ppid, pgrp int, start uint64, ok bool) { return
 
 func otherListeners([]int, []uint64) []string { return nil }
 
+func pollers([]int, []uint64) map[uint64]int { return nil }
+
 func cgroupProcesses() (most uint64, full bool) { return 0, false }
 
 func connections([]int, []*listener) []connection { return nil }

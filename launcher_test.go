@@ -272,3 +272,47 @@ func TestAdviceOnWhich(t *testing.T) {
 	f.exit(exitStatus{Code: 1})
 	f.wantSaid("worker 1: exited 1", "if it found its address in use")
 }
+
+// TestBlockingHint: a blocking listener in an epoll is spoken of once, and only if somebody else may take the connection.
+func TestBlockingHint(t *testing.T) {
+	polled := sight{polled: []string{"web"}, poller: "nginx"}
+	for name, c := range map[string]struct {
+		change       func(*sight)
+		workers, say int
+		restart      bool
+	}{
+		"alone":             {workers: 1},
+		"rivals":            {workers: 1, say: 1, change: func(s *sight) { s.rivals = true }},
+		"workers":           {workers: 2, say: 1},
+		"accept, no epoll":  {workers: 2, change: func(s *sight) { s.polled = nil }},
+		"shared, the first": {workers: 1, change: func(s *sight) { s.shared = true }},
+		"shared":            {workers: 1, say: 1, restart: true, change: func(s *sight) { s.shared = true }},
+		"steered":           {workers: 1, restart: true},
+	} {
+		l := defaultLimits()
+		l.listeners = []string{"web"}
+		f := started(t, l)
+		g := f.s.serving()
+		for range c.workers - 1 {
+			g.Slots = append(g.Slots, slot{})
+		}
+		if c.restart {
+			g.Number++
+		}
+		see := polled
+		if c.change != nil {
+			c.change(&see)
+		}
+		f.s.hints(g, see)
+		f.s.hints(g, see)
+		said := 0
+		for _, m := range f.said {
+			if m.level == levelHint && strings.HasPrefix(m.String(), `"nginx" polls listener "web", which is blocking: `) {
+				said++
+			}
+		}
+		if said != c.say {
+			t.Errorf("%s: said %d times, want %d", name, said, c.say)
+		}
+	}
+}

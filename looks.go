@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // wanted are the listeners of a generation by inode; a copy, for goroutines.
@@ -40,6 +42,10 @@ func (h *host) look(g *generation, w *worker, helped bool) {
 		see = h.program.lookAsUser(pid, inodes)
 	}
 	chosen, ls := h.program.stopSignal != 0, h.listeners(g)
+	var names, shared map[uint64]string
+	if last {
+		names, shared = h.blocking(g)
+	}
 	go func() {
 		h.lookers <- struct{}{}
 		defer func() { <-h.lookers }()
@@ -60,6 +66,9 @@ func (h *host) look(g *generation, w *worker, helped bool) {
 		}
 		if last || starting && slow { // a list of all that listens on this machine
 			seen.others = otherListeners(v.pids, inodes)
+		}
+		if v.watcher != 0 && len(names) > 0 {
+			seen.stalling(v, names, shared)
 		}
 		if seen.by != "" && len(seen.others) > 0 && len(otherListeners(holders(v.pids, wanted), inodes)) > 0 {
 			seen.by = "" // who listens elsewhere has them: it is no launcher
@@ -85,6 +94,37 @@ func (h *host) listeners(g *generation) (ls []*listener) {
 		ls = append(ls, &listener{name: l.name, network: l.network, addr: l.addr, inode: l.inode})
 	}
 	return ls
+}
+
+// blocking are the listeners of a generation on which accept waits, by inode, as their descriptions are at this moment: many
+// programs set O_NONBLOCK by themselves. shared are those that no other generation has a socket of its own for.
+func (h *host) blocking(g *generation) (names, shared map[uint64]string) {
+	names, shared = map[uint64]string{}, map[uint64]string{}
+	if h.closed {
+		return names, shared
+	}
+	for i, l := range h.traffic.sockets(g.Number) {
+		flags, err := unix.FcntlInt(uintptr(l.fd), unix.F_GETFL, 0)
+		if err != nil || l.datagram() || flags&unix.O_NONBLOCK != 0 {
+			continue
+		}
+		names[l.inode] = l.name
+		if !h.traffic.steers(i) {
+			shared[l.inode] = l.name
+		}
+	}
+	return names, shared
+}
+
+// stalling adds which of the blocking listeners are in an epoll: who is woken and comes too late waits in accept.
+func (s *sight) stalling(v view, names, shared map[uint64]string) {
+	for inode, n := range pollers(v.pids, inodesOf(names)) {
+		s.polled = append(s.polled, names[inode])
+		s.rivals = s.rivals || n > 1
+		s.shared = s.shared || shared[inode] != ""
+	}
+	slices.Sort(s.polled)
+	s.poller = runningName(v.watcher)
 }
 
 func sightOf(v view, wanted map[uint64]string) sight {

@@ -19,6 +19,7 @@ import (
 const (
 	astrayAfter  = 2 * time.Second // from a start to the warning that the program listens elsewhere
 	launcherHint = "launcher"      // among what was hinted at
+	blockingHint = "blocking"
 )
 
 // wants is what a new worker of g must show. A successor must do what its predecessor was seen to do.
@@ -442,12 +443,22 @@ func (s *supervisor) hints(g *generation, see sight) {
 			s.say(hint("generation %d also listens on %s; use -l NAME=%s or --no-overlap", g.Number, addr, addr))
 		}
 	}
+	s.hintBlocking(g, see)
 	if see.blind != "" || len(g.Watched) == 0 {
 		return
 	}
 	for _, name := range lacking(lacking(s.listeners(), g.Watched), s.Unserved) {
 		s.Unserved = append(s.Unserved, name)
 		s.say(warning("generation %d does not serve listener %q", g.Number, name))
+	}
+}
+
+// hintBlocking says that a worker may stand still: another one takes the connection for which both were woken.
+func (s *supervisor) hintBlocking(g *generation, see sight) {
+	several := see.rivals || len(g.Slots) > 1 || see.shared && s.limits.overlap && g.Number > 1
+	if len(see.polled) > 0 && several && s.once(blockingHint) {
+		s.say(hint("%q polls listener %q, which is blocking: a worker that loses the race for a connection waits in accept; use -l …,nonblock",
+			see.poller, strings.Join(see.polled, ", ")))
 	}
 }
 

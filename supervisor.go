@@ -270,6 +270,10 @@ type sight struct {
 	holds    bool     // it has a descriptor of one at least
 	denied   bool     // a helper with the program's own user id could see more
 	others   []string // addresses of listening sockets that are not hotwrap's
+	polled   []string // listeners on which accept waits, and which are in an epoll all the same
+	poller   string   // who has them there
+	rivals   bool     // more than one of its epolls has one
+	shared   bool     // predecessors have the same ones
 	blind    string   // why it cannot be relied on
 }
 
