@@ -9,6 +9,7 @@ package main
 import (
 	"errors"
 	"path/filepath"
+	"syscall"
 )
 
 // adoptMode is --adopt.
@@ -56,10 +57,11 @@ func (s *supervisor) addresses() []string {
 }
 
 // retry starts a worker of the first generation once more, adopted, that ended without touching a listener: that is what
-// programs do that bind by themselves, since hotwrap has the address.
+// programs do that bind by themselves, since hotwrap has the address: they exit with an error, or abort (C++).
 func (s *supervisor) retry(g *generation, w *worker) bool {
 	if s.limits.adopt != adoptAuto || w.Adopted || s.Restart.Predecessor != 0 || len(g.Watched) > 0 || w.Ready != 0 ||
-		w.ExecErr != "" || w.Blame != "" || len(s.listeners()) == 0 {
+		w.ExecErr != "" || w.Blame != "" || w.Status.ok() || w.Status.Signal != 0 && w.Status.Signal != syscall.SIGABRT ||
+		len(s.listeners()) == 0 {
 		return false
 	}
 	if err := s.world.adoptable(); err != nil {
@@ -115,6 +117,9 @@ func (s *supervisor) listening(g *generation, w *worker) {
 	if w.State != workerStarting {
 		return
 	}
+	if w.Needs&needAnswer != 0 {
+		s.startAsking(g)
+	}
 	if w.Needs&needAlive != 0 && s.limits.ready != readyAlive && !g.Blind { // nothing better was known
 		w.Wants, w.Needs, w.Alive = w.Wants&^needAlive|needWatch, w.Needs&^needAlive|needWatch, 0
 	}
@@ -138,6 +143,10 @@ func (h *host) adopt(g *generation, c *call) adopted {
 	if a.learned {
 		ls := append(h.program.listeners[:len(h.program.listeners):len(h.program.listeners)], a.l)
 		a.err = errors.Join(a.err, h.program.number(ls))
+	}
+	if a.listens && !h.deprives && adoptionDeprives() {
+		h.deprives = true
+		h.say(info("without CAP_SYS_ADMIN, setuid bits bring an adopted program and what it starts nothing (no_new_privs)"))
 	}
 	return a
 }
@@ -169,9 +178,6 @@ func (h *host) readyToAdopt(cfg *config) error {
 	h.permits.adoption = h.adoptable()
 	if err := h.permits.needsAdoption(); err != nil {
 		return err
-	}
-	if adoptionDeprives() {
-		h.say(verbose("adopted without CAP_SYS_ADMIN, the program and what it starts get nothing by setuid bits (no_new_privs)"))
 	}
 	return nil
 }

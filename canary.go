@@ -205,7 +205,7 @@ func (s *state) canaryStep() (*generation, *trial) {
 func (s *supervisor) enterStep(g *generation, t trial) {
 	g.Stage, s.Restart.Canary = stageCanary, canaryRun{}
 	g.Deadline = s.world.now().add(t.Limit)
-	if _, err := s.world.route(s.shares()); err != nil {
+	if err := s.share(s.shares()); err != nil {
 		s.fail(g, fmt.Sprintf("cannot give it %s of the connections: %v", percent(t.Share), err), statusFailed)
 		return
 	}

@@ -544,6 +544,11 @@ func TestReadyURLPauses(t *testing.T) {
 	f.s.start()
 	f.prepared(nil)
 	f.exec()
+	if len(f.probing) != 0 {
+		f.fatalf("asked before anybody waits for connections")
+	}
+	f.advance(lookFirst)
+	f.looked(sight{watched: l.listeners})
 	var got []time.Duration
 	for range 20 {
 		f.probed(false, "answered 503")
@@ -623,7 +628,7 @@ func TestReadyURLWorkers(t *testing.T) {
 			for _, w := range g.Workers {
 				f.step(event{kind: evExec, serial: w.Serial})
 			}
-			if !g.Answered && len(f.probing) == 0 {
+			if g.Ask != 0 && len(f.probing) == 0 {
 				f.advance(g.Ask.since(f.clock()))
 			}
 			f.probed(true, "")

@@ -146,9 +146,20 @@ func (s *supervisor) steer() {
 	if shares == nil {
 		return
 	}
-	if _, err := s.world.route(shares); err != nil {
+	if err := s.share(shares); err != nil {
 		s.say(warning("%v", err))
 	}
+}
+
+// share gives the new connections to generations; what was steered to one is its own from then on.
+func (s *supervisor) share(shares map[int]int) error {
+	to, err := s.world.route(shares)
+	for number := range shares {
+		if g := s.generation(number); g != nil && err == nil && to.steered {
+			g.Shared = true
+		}
+	}
+	return err
 }
 
 // ask starts a survey of g's connections; what it is for is done when the answer comes, or soon.

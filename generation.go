@@ -155,6 +155,7 @@ type generation struct {
 	Emptied    instant          `json:"emptied,omitempty"`   // and when it was over: without overlap it is kept for longer
 	Adopted    bool             `json:"adopted,omitempty"`   // what its next workers bind is adopted
 	Steered    bool             `json:"steered,omitempty"`   // new connections were steered to it, away from others
+	Shared     bool             `json:"shared,omitempty"`    // a part of them was, before it served
 	Alone      bool             `json:"alone,omitempty"`     // all of them
 	Observe    instant          `json:"observe,omitempty"`   // draining: it is not told to stop before then, if it has something to finish
 	Still      bool             `json:"still,omitempty"`     // the last look saw nothing left to finish

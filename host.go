@@ -57,32 +57,33 @@ func (s *source) stop() []event { //nolint:unparam // whether it still matters, 
 
 // host is the real world. Its fields belong to the supervisor's goroutine.
 type host struct {
-	program *program
-	traffic traffic
-	limits  limits
-	events  chan event
-	out     *outputs
-	done    chan struct{} // closed when the supervisor has returned: late answers go nowhere
-	printer *printer
-	upward  *upward
-	notify  *notifyDir // nil: workers cannot speak
-	ears    map[int]ears
-	lookers chan struct{} // holds one for each look under way
-	tty     int           // /dev/tty, held to learn of its hang-up; -1 none
-	nohup   bool          // HUP was ignored at start
-	unkey   func()
-	watcher *watcher
-	hub     *hub
-	place   *instance // nil: no command reaches this hotwrap
-	control *control
-	http    net.Listener // of --http; nil none
-	pidFile *pidFile     // nil: none
-	wipe    bool         // -c: clear the screen
-	closed  bool         // the listeners are: hotwrap is stopping
-	permits permits
-	target  *readyAt    // of --ready URL; nil none
-	shares  map[int]int // as they were routed last
-	aimed   aim         // while the URL is asked
+	program  *program
+	traffic  traffic
+	limits   limits
+	events   chan event
+	out      *outputs
+	done     chan struct{} // closed when the supervisor has returned: late answers go nowhere
+	printer  *printer
+	upward   *upward
+	notify   *notifyDir // nil: workers cannot speak
+	ears     map[int]ears
+	lookers  chan struct{} // holds one for each look under way
+	tty      int           // /dev/tty, held to learn of its hang-up; -1 none
+	nohup    bool          // HUP was ignored at start
+	unkey    func()
+	watcher  *watcher
+	hub      *hub
+	place    *instance // nil: no command reaches this hotwrap
+	control  *control
+	http     net.Listener // of --http; nil none
+	pidFile  *pidFile     // nil: none
+	wipe     bool         // -c: clear the screen
+	closed   bool         // the listeners are: hotwrap is stopping
+	permits  permits
+	deprives bool        // it was said that adopted programs have no_new_privs
+	target   *readyAt    // of --ready URL; nil none
+	shares   map[int]int // as they were routed last
+	aimed    aim         // while the URL is asked
 }
 
 func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
@@ -204,7 +205,7 @@ func (h *host) listen(cfg *config, environ []string) error {
 	if err != nil {
 		return err
 	}
-	h.closed = false
+	h.closed, h.traffic = false, &sharedTraffic{listeners: ls} // until it is decided otherwise, also for the way out
 	if err := p.number(ls); err != nil {
 		return err
 	}

@@ -4,9 +4,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"net"
 
 	"golang.org/x/sys/unix"
 )
+
+func connectHalf(string) (func() (net.Conn, error), error) { return nil, errors.ErrUnsupported }
 
 // processEnd returns a channel that is closed when the process has ended: kqueue(2), EVFILT_PROC.
 func processEnd(_ context.Context, pid int) <-chan struct{} {

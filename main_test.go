@@ -154,7 +154,7 @@ func TestScript(t *testing.T) {
 			"exits":    scriptCommand("STATUS PROGRAM [ARG]...", (*scriptRun).exits),
 			"get":      scriptCommand("[-unix PATH] URL", (*scriptRun).get),
 			"getall":   scriptCommand("N URL", (*scriptRun).getAll),
-			"hold":     scriptCommand("start NAME ADDR[/PATH] | begun NAME | stop NAME", (*scriptRun).hold),
+			"hold":     scriptCommand("start|idle|half NAME ADDR[/PATH] | again NAME PATH | begun|finish|stop NAME", (*scriptRun).hold),
 			"load":     scriptCommand("start NAME ADDR[/PATH] [-c CLIENTS] [-keepalive] [-again] [-lost N] | stop NAME [-min N]", (*scriptRun).load),
 			"pidgone":  scriptCommand("PID", (*scriptRun).pidGone),
 			"put":      scriptCommand("FILE SRC", (*scriptRun).put),
@@ -683,8 +683,9 @@ type httpClient struct {
 	keep                bool // keep the connection as long as the server does
 	again               bool // ask once more where a kept connection ended before the first byte of the answer
 
-	conn net.Conn
-	read *bufio.Reader
+	conn   net.Conn
+	read   *bufio.Reader
+	finish func() (net.Conn, error) // a handshake that is half-open
 }
 
 // errUnanswered is a connection that ended before the first byte of an answer.
@@ -764,17 +765,25 @@ func clientFor(text string) httpClient {
 }
 
 // hold start NAME ADDR[/PATH] sends a request and leaves it; hold begun NAME waits until its answer begins; hold
-// stop NAME prints it.
+// stop NAME prints it. hold idle takes its answer and keeps the connection, on which hold again NAME PATH sends the
+// next. hold half begins to connect, and hold finish NAME does the rest and sends.
 func (s *scriptRun) hold(args []string) error {
 	switch {
-	case len(args) == 3 && args[0] == "start" && !s.neg && s.holds[args[1]] == nil:
+	case len(args) == 3 && !s.neg && s.holds[args[1]] == nil:
 		c := clientFor(args[2])
 		s.holds[args[1]] = &c
-		return c.send()
-	case len(args) == 2 && args[0] == "begun" && !s.neg && s.holds[args[1]] != nil:
+		return c.begin(args[0])
+	case len(args) == 3 && !s.neg && args[0] == "again":
+		s.holds[args[1]].path = args[2]
+		return s.holds[args[1]].send()
+	case len(args) != 2 || s.holds[args[1]] == nil:
+		return errUsage
+	case args[0] == "begun" && !s.neg:
 		_, err := s.holds[args[1]].read.Peek(1)
 		return err
-	case len(args) != 2 || args[0] != "stop" || s.holds[args[1]] == nil:
+	case args[0] == "finish" && !s.neg:
+		return s.holds[args[1]].complete()
+	case args[0] != "stop":
 		return errUsage
 	}
 	c := s.holds[args[1]]
@@ -792,6 +801,34 @@ func (s *scriptRun) hold(args []string) error {
 		return nil
 	}
 	return err
+}
+
+// begin is how a request is held.
+func (c *httpClient) begin(how string) (err error) {
+	switch how {
+	case "start":
+		return c.send()
+	case "idle":
+		c.keep = true
+		_, last, err := c.exchange()
+		if err == nil && last {
+			err = errors.New("the server does not keep the connection")
+		}
+		return err
+	case "half":
+		c.finish, err = connectHalf(c.addr)
+		return err
+	}
+	return errUsage
+}
+
+// complete ends the handshake.
+func (c *httpClient) complete() (err error) {
+	if c.conn, err = c.finish(); err != nil {
+		return err
+	}
+	c.read = bufio.NewReader(c.conn)
+	return c.send()
 }
 
 // loadRun is a number of clients that ask as fast as they are answered, until they are told to stop.

@@ -136,9 +136,7 @@ func (s *supervisor) executed(ev event) {
 		g.Stage = stageReady
 	}
 	now := s.world.now()
-	if w.Needs&needAnswer != 0 {
-		s.startAsking(g)
-	}
+	s.mayAsk(g, w)
 	if w.Needs&needAlive != 0 {
 		w.Alive = now.add(s.aliveLong())
 	}
@@ -297,12 +295,14 @@ func (s *supervisor) lookedStarting(g *generation, w *worker, see sight) {
 	switch {
 	case len(s.unwatched(g, w)) == 0:
 		w.Needs &^= needWatch
+		s.mayAsk(g, w)
 		s.settled(g, w)
 	case see.denied && !s.Helped:
 		s.Helped = true
 		w.Look = now
 	case see.blind != "":
 		w.Needs &^= needWatch
+		s.mayAsk(g, w)
 		if !g.Blind {
 			g.Blind = true
 			s.say(warning("generation %d cannot be seen accepting: %s; its word, or %s alive, is enough",
@@ -369,7 +369,7 @@ func shortAddr(addr, all string) string {
 
 // withheld says what is certain about descriptors that did not reach the program.
 func (s *supervisor) withheld(g *generation, w *worker) string {
-	if s.model(g) != nil || w.Adopted || len(s.listeners()) == 0 || len(w.Watched) > 0 || g.Image == nil {
+	if s.model(g) != nil || s.Adopts || len(s.listeners()) == 0 || len(w.Watched) > 0 || g.Image == nil {
 		return ""
 	}
 	if a := g.Image.advice; a.closes {
@@ -386,7 +386,7 @@ func (s *supervisor) advice(g *generation) string {
 	}
 	w, a := g.Workers[at], g.Image.advice
 	switch {
-	case w.Adopted, s.model(g) != nil && !a.locks:
+	case s.Adopts, s.model(g) != nil && !a.locks:
 		return ""
 	case a.closes || a.locks:
 		return a.remedy
@@ -502,7 +502,7 @@ func (s *supervisor) lacks(g *generation, w *worker) (text string) {
 			text += "; it did not say READY=1"
 		}
 	}
-	if w.Needs&needAnswer != 0 {
+	if w.Needs&needAnswer != 0 && g.AskPause != 0 {
 		text += "; " + s.lastAnswer(g)
 	}
 	if there := s.elsewhere(g, w); there != "" {

@@ -54,8 +54,9 @@ func notSteerable(what string, err error) error {
 // steerTrial is two listening sockets of one address, and a client.
 type steerTrial struct {
 	family int
-	fds    []int // in the order of the kernel's array
-	at     unix.Sockaddr
+	fds    []int         // in the order of the kernel's array
+	any    unix.Sockaddr // any port of loopback
+	at     unix.Sockaddr // theirs
 }
 
 func (t *steerTrial) end() {
@@ -76,16 +77,16 @@ func (t *steerTrial) socket() (int, error) {
 
 // open binds the first socket alone, as listeners of our own are.
 func (t *steerTrial) open() error {
-	t.family, t.at = unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	t.family, t.any = unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
 	fd, err := t.socket()
 	if errors.Is(err, unix.EAFNOSUPPORT) {
-		t.family, t.at = unix.AF_INET6, &unix.SockaddrInet6{Addr: [16]byte{15: 1}}
+		t.family, t.any = unix.AF_INET6, &unix.SockaddrInet6{Addr: [16]byte{15: 1}}
 		fd, err = t.socket()
 	}
 	if err != nil {
 		return err
 	}
-	if err := unix.Bind(fd, t.at); err != nil {
+	if err := unix.Bind(fd, t.any); err != nil {
 		return err
 	}
 	t.at, err = unix.Getsockname(fd)
@@ -122,12 +123,12 @@ func (t *steerTrial) listen() error {
 // obeyed steers a client to the first socket, and then one with the same port to the second: a kernel that only spreads
 // them sends both to the same. One that arrives nowhere says nothing: a firewall may guard loopback.
 func (t *steerTrial) obeyed() bool {
-	var from unix.Sockaddr
+	from := t.any
 	for i := range uint32(2) {
 		if attach(t.fds[0], returnIndex(i)) != nil {
 			return false
 		}
-		came := -1
+		var came int
 		if came, from = t.connect(from); came >= 0 && came != int(i) {
 			return false
 		}
@@ -135,21 +136,24 @@ func (t *steerTrial) obeyed() bool {
 	return true
 }
 
-// connect connects from an address, nil for any, and tells on which socket that came in, -1 if on none.
+// connect connects from an address, and tells on which socket that came in, -1 if on none. A port that connect(2) had chosen
+// could not be bound a second time while another connection of this machine has it too.
 func (t *steerTrial) connect(from unix.Sockaddr) (came int, local unix.Sockaddr) {
 	fd, err := newSocket(t.family, unix.SOCK_STREAM, unix.IPPROTO_TCP, true)
 	if err != nil {
-		return -1, nil
+		return -1, from
 	}
 	defer unix.Close(fd)
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // or the port is in TIME_WAIT
-	if from != nil && unix.Bind(fd, from) != nil {
-		return -1, nil
+	if unix.Bind(fd, from) != nil {
+		return -1, from
 	}
 	if err := unix.Connect(fd, t.at); err != nil && !errors.Is(err, unix.EINPROGRESS) {
-		return -1, nil
+		return -1, from
 	}
-	local, _ = unix.Getsockname(fd)
+	if local, err = unix.Getsockname(fd); err != nil {
+		return -1, from
+	}
 	p := []unix.PollFd{{Fd: int32(t.fds[0]), Events: unix.POLLIN}, {Fd: int32(t.fds[1]), Events: unix.POLLIN}}
 	_, _ = unix.Poll(p, steerPatience) // as a rule it is there
 	for i, listener := range t.fds {

@@ -49,7 +49,15 @@ type urlAnswer struct {
 
 // --- the supervisor's part
 
-// startAsking begins to ask the URL of a successor, one of whose workers runs by now.
+// mayAsk begins to ask when what w runs may answer. Where it may yet turn out that it binds a socket of its own, and leaves
+// what waits in the one that it was given, that is when it is seen to wait for connections.
+func (s *supervisor) mayAsk(g *generation, w *worker) {
+	if w.Needs&needAnswer != 0 && (w.Needs&needWatch == 0 || s.model(g) != nil && !w.Adopted) {
+		s.startAsking(g)
+	}
+}
+
+// startAsking begins to ask the URL of a generation that is not ready yet.
 func (s *supervisor) startAsking(g *generation) {
 	if g.State == genStarting && g.Ask == 0 && !g.Asking && !g.Answered {
 		g.Ask, g.AskPause = s.world.now(), urlFirst

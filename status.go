@@ -378,7 +378,7 @@ func viewGeneration(g *generation, now instant) generationView {
 	}
 	for _, w := range g.Workers {
 		v.Workers = append(v.Workers, workerView{
-			PID: w.PID, Slot: w.Slot, State: w.State, Age: passed(w.Started, now), Says: w.Says, Watches: w.Watched, Main: w.Main,
+			PID: w.PID, Slot: w.Slot, State: g.shown(w), Age: passed(w.Started, now), Says: w.Says, Watches: w.Watched, Main: w.Main,
 		})
 	}
 	for i, sl := range g.Slots {
@@ -390,6 +390,14 @@ func viewGeneration(g *generation, now instant) generationView {
 		v.Drain = &drainView{For: passed(g.Drain, now), Left: left(g.Deadline, now)}
 	}
 	return v
+}
+
+// shown is a worker's state as a user sees it: one that is ready in a generation that drains serves what it has.
+func (g *generation) shown(w *worker) workerState {
+	if g.State == genDraining && w.State == workerReady {
+		return "finishing"
+	}
+	return w.State
 }
 
 // --- what only the kernel knows

@@ -774,7 +774,6 @@ func (s *supervisor) fail(g *generation, reason string, status int) {
 // abandon stops a candidate that will not serve, and answers for it.
 func (s *supervisor) abandon(g *generation, res result, reason string) {
 	r := s.Restart
-	canary := g.State == genReady && g.Stage == stageCanary
 	g.State, g.Held, g.Deadline = genFailed, false, 0
 	g.stopAsking()
 	s.killCommand(g.Check)
@@ -789,11 +788,7 @@ func (s *supervisor) abandon(g *generation, res result, reason string) {
 	if p == nil || !p.Fallback {
 		s.Restart = nil
 	}
-	if canary { // it has clients, who are served to the end
-		s.drain(g, s.limits.drainTimeout)
-	} else {
-		s.dismissAll(g)
-	}
+	s.dismissAll(g)
 	s.next()
 	lost := p != nil && p.State == genServing && s.gaveUp(p)
 	if lost && s.Restart == nil && !s.Ending && s.Rebuild.Look == 0 { // nothing that comes may mend it

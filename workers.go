@@ -180,8 +180,15 @@ func (s *supervisor) refill(p *generation) {
 	}
 }
 
-// relieve tells the ready workers of a failed generation to finish, each when its slot is served without it.
+// relieve tells the ready workers of a failed generation to finish, each when its slot is served without it. With the
+// last of them the generation drains: connections that were steered to it wait for nobody else.
 func (s *supervisor) relieve(g *generation) {
+	needed := slices.ContainsFunc(g.Workers, func(w *worker) bool { return s.needed(g, w) })
+	if g.Shared && !needed && g.readyWorkers() > 0 && !s.Ending {
+		s.steer()
+		s.drain(g, s.limits.drainTimeout)
+		return
+	}
 	for _, w := range slices.Clone(g.Workers) {
 		if w.State == workerReady && !s.needed(g, w) {
 			s.dismiss(g, w)

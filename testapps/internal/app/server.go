@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,8 @@ import (
 //	/dir          the working directory (Linux)
 //	/env?k=NAME   that variable of the environment; 404 where it is not set
 //	/fds          the open descriptors, "NUMBER TARGET" each (Linux)
+//	/health       200, or 503 with what is in the file $SICK, where there is one
+//	/asked        how often that was asked
 func Server(build string) *http.Server {
 	who := fmt.Sprintf("generation %s pid %d build %s\n", os.Getenv("HOTWRAP_GENERATION"), os.Getpid(), build)
 	mux := http.NewServeMux()
@@ -29,6 +32,9 @@ func Server(build string) *http.Server {
 	mux.HandleFunc("GET /dir", dir)
 	mux.HandleFunc("GET /env", env)
 	mux.HandleFunc("GET /fds", fds)
+	var asked atomic.Int64
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { asked.Add(1); health(w) })
+	mux.HandleFunc("GET /asked", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, asked.Load()) })
 	return &http.Server{Handler: mux}
 }
 
@@ -67,6 +73,13 @@ func env(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, value)
+}
+
+func health(w http.ResponseWriter) {
+	if sick, err := os.ReadFile(os.Getenv("SICK")); err == nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = w.Write(sick)
+	}
 }
 
 func fds(w http.ResponseWriter, _ *http.Request) {
