@@ -40,7 +40,7 @@ var benchBinaries = sync.OnceValues(func() (dir string, err error) {
 	benchBuilt = dir
 	for _, args := range [][]string{
 		{"build", "-trimpath", "-tags", "urfave_cli_no_docs,urfave_cli_no_suggest", "-ldflags", "-s -w", "-o", filepath.Join(dir, "hotwrap"), "."},
-		{"build", "-trimpath", "-o", dir + "/", "./testapps/quiet"},
+		{"build", "-trimpath", "-o", dir + "/", "./testapps/quiet", "./testapps/plain"},
 	} {
 		cmd := exec.Command("go", args...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -71,8 +71,12 @@ type wrapped struct {
 func wrap(b *testing.B) *wrapped { return wrapProgram(b, benchBinary(b, "quiet")) }
 
 func wrapProgram(b *testing.B, program string, options ...string) *wrapped {
-	args := append([]string{"-l", "127.0.0.1:0", "--bake", "0"}, options...)
-	w := &wrapped{b: b, cmd: exec.Command(benchBinary(b, "hotwrap"), append(args, "--", program)...)}
+	return wrapCommand(b, append(options, "--", program)...)
+}
+
+func wrapCommand(b *testing.B, args ...string) *wrapped {
+	args = append([]string{"-l", "127.0.0.1:0", "--bake", "0"}, args...)
+	w := &wrapped{b: b, cmd: exec.Command(benchBinary(b, "hotwrap"), args...)}
 	stderr, err := w.cmd.StderrPipe()
 	if err == nil {
 		err = w.cmd.Start()

@@ -201,6 +201,15 @@ func (s *state) canaryStep() (*generation, *trial) {
 	return nil, nil
 }
 
+// sayWaits says that a restart waits for the one before it; for a canary that may be long.
+func (s *supervisor) sayWaits(r request) {
+	m := verbose("the %s waits for the one before it", r.Ask)
+	if s.canary() {
+		m = info("the %s waits for the canary of generation %d", r.Ask, s.Restart.Successor).end("hotwrap rollback aborts that")
+	}
+	s.say(m.with("by", r.by()))
+}
+
 // enterStep lets g have its share.
 func (s *supervisor) enterStep(g *generation, t trial) {
 	g.Stage, s.Restart.Canary = stageCanary, canaryRun{}

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,6 +41,15 @@ func (f *fakeWorld) probed(good bool, text string) {
 	f.step(event{kind: evProbe, number: n, answer: urlAnswer{good: good, text: text}})
 }
 
+// runCheck starts a --canary-check.
+func (f *fakeWorld) runCheck(string, hook) (int, error) {
+	pid, err := f.start(0, 0, true)
+	if err == nil {
+		f.checks = append(f.checks, pid)
+	}
+	return pid, err
+}
+
 // askCanary posts a request for one that wants an answer.
 func (f *fakeWorld) askCanary(steps []canaryStep, check bool) {
 	reply := make(chan verdict, 1)
@@ -63,6 +75,11 @@ func (f *fakeWorld) checkShares() {
 		}
 	}
 	r := f.s.Restart
+	for _, pid := range f.checks {
+		if !f.proc(pid).dead && (r == nil || r.Canary.PID != pid) {
+			f.fatalf("check %d is left behind", pid)
+		}
+	}
 	if g, _ := f.s.canaryStep(); g != nil && g.Deadline == 0 && r.Canary.Limit == 0 && f.s.warm() {
 		f.fatalf("a step of the canary never ends")
 	}
@@ -266,6 +283,7 @@ func TestCanaryAborted(t *testing.T) {
 	t.Run("rollback", func(t *testing.T) {
 		f := canaried(t, defaultLimits(), true)
 		f.ask(askRestart, "SIGHUP")
+		f.wantSaid("the restart waits for the canary of generation 2 by=SIGHUP; hotwrap rollback aborts that")
 		f.ask(askRollback, "hotwrap rollback")
 		f.wantShares(map[int]int{1: 1})
 		if v := f.verdict(1); v.Result != superseded || v.Reason != "the canary was aborted, by hotwrap rollback" {
@@ -354,6 +372,9 @@ func TestCanaryDisplaces(t *testing.T) {
 	f.ask(askRestart, "SIGHUP")
 	f.ask(askRestart, "SIGHUP")
 	f.askCanary(twoSteps, false)
+	if f.answers["2"] != superseded {
+		f.fatalf("a canary joins a plain restart: %v", f.answers)
+	}
 	f.askCanary(twoSteps, false)
 	f.askCanary(twoSteps, true)
 	if f.answers["2"] != superseded || f.answers["3"] != superseded || f.answers["4"] != superseded || f.answers["5"] != "" {
@@ -556,6 +577,8 @@ func TestReadyURLPauses(t *testing.T) {
 		got = append(got, at.since(f.clock()).Round(time.Millisecond/10))
 		f.advance(at.since(f.clock()))
 	}
+	f.probed(false, "answered 503")
+	f.advance(f.s.Generations[0].Deadline.since(f.clock()) - time.Second) // the last ask ends with the limit
 	if got[0] != urlFirst || got[1] != urlFirst*5/4 || got[19] != urlLongest || !slices.IsSorted(got) {
 		f.fatalf("pauses %v", got)
 	}
@@ -684,5 +707,34 @@ func TestCanaryShown(t *testing.T) {
 	f.advance(5 * time.Minute)
 	if v, table, _ := show(true); strings.Contains(table, "SHARE") || *v.Generations[0].Share != 0 || *v.Generations[1].Share != 1 {
 		t.Errorf("after the switch:\n%s", table)
+	}
+}
+
+// TestCanaryBody: what a client may ask for over the control socket; the group has no command run.
+func TestCanaryBody(t *testing.T) {
+	owner, member := caller{uid: os.Geteuid(), known: true}, caller{uid: 4711, known: true}
+	for _, c := range []struct {
+		body wishBody
+		who  caller
+		code int
+		want string
+	}{
+		{wishBody{}, member, http.StatusOK, ""},
+		{wishBody{Canary: "5%:2m"}, member, http.StatusOK, "5%:2m0s"},
+		{wishBody{Canary: "5%:2m", CanaryCheck: "true"}, owner, http.StatusOK, "5%:2m0s"},
+		{wishBody{Canary: "5%:2m", CanaryCheck: "true"}, member, http.StatusForbidden, "have no command run"},
+		{wishBody{CanaryCheck: "true"}, owner, http.StatusBadRequest, "canary_check is for a canary"},
+		{wishBody{Canary: "5"}, owner, http.StatusBadRequest, canaryFormat},
+		{wishBody{Canary: "5%:2m", CanaryCheck: "a\x00b"}, owner, http.StatusBadRequest, "a zero byte"},
+		{wishBody{Canary: "5%:2m", CanaryCheck: strings.Repeat("x", commandMost+1)}, owner, http.StatusBadRequest, "over 4000 bytes"},
+	} {
+		w, q := httptest.NewRecorder(), request{}
+		ok := c.body.trial(w, &q, c.who)
+		if ok != (c.code == http.StatusOK) || w.Code != c.code {
+			t.Errorf("%+v: %v, %d", c.body, ok, w.Code)
+		}
+		if said := w.Body.String() + canaryText(q.Canary); !strings.Contains(said, c.want) {
+			t.Errorf("%+v: %q, want %q", c.body, said, c.want)
+		}
 	}
 }

@@ -64,7 +64,7 @@ func (s *supervisor) observe(g *generation, has remains) bool {
 		g.HalfOpen = nil
 	}
 	g.HalfOpen = slices.DeleteFunc(g.HalfOpen, func(client netip.AddrPort) bool { return !slices.Contains(has.halfOpen, client) })
-	switch still := len(g.HalfOpen) == 0 && has.queued == 0 && (has.mixed || has.busy() == 0); {
+	switch still := len(g.HalfOpen) == 0 && has.queued == 0 && has.busy() == 0; {
 	case still && g.Still:
 		g.Observe = 0
 		return false

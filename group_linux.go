@@ -14,6 +14,7 @@ package main
 //   - The supervisor's goroutine owns it. Nothing here waits.
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -65,7 +66,8 @@ type group struct {
 
 	members []*member // as in the kernel's array
 	shares  []share
-	probed  share             // its weight is the source port of the probe, 0: none
+	probed  *member           // gets what comes from probe
+	probe   netip.AddrPort    // the zero value: nothing does
 	program []unix.SockFilter // what the kernel has
 }
 
@@ -401,14 +403,14 @@ func (g *group) reorder() error {
 }
 
 // aim sends the new connections to members by their weights, and those from a source port to a member of their own, if
-// the port is not 0: whoever asks from there is not a client.
-func (g *group) aim(shares []share, port uint16, probed *member) error {
+// there is one: whoever asks from there is not a client.
+func (g *group) aim(shares []share, probe netip.AddrPort, probed *member) error {
 	shares = slices.DeleteFunc(slices.Clone(shares), func(s share) bool { return s.weight == 0 })
 	if err := g.look(); err != nil {
 		return fmt.Errorf("cannot steer %q: %w", g.addr, err)
 	}
 	targets := slices.Clone(shares)
-	if port != 0 {
+	if probe.IsValid() {
 		targets = append(targets, share{probed, 1})
 	}
 	switch {
@@ -419,10 +421,10 @@ func (g *group) aim(shares []share, port uint16, probed *member) error {
 	}):
 		return fmt.Errorf("cannot steer %q: a share is for a socket that does not listen", g.addr)
 	}
-	before, probe := g.shares, g.probed
-	g.shares, g.probed = shares, share{probed, int(port)}
+	before, from, to := g.shares, g.probe, g.probed
+	g.shares, g.probe, g.probed = shares, probe, probed
 	if err := g.steer(); err != nil {
-		g.shares, g.probed = before, probe
+		g.shares, g.probe, g.probed = before, from, to
 		return fmt.Errorf("cannot steer %q: %w", g.addr, err)
 	}
 	_ = g.bury() // what cannot go yet is tried again
@@ -522,7 +524,7 @@ func (g *group) remove(i int) {
 
 // aimedAt tells whether new connections go to m.
 func (g *group) aimedAt(m *member) bool {
-	return slices.ContainsFunc(g.shares, func(s share) bool { return s.to == m }) || g.probed.weight != 0 && g.probed.to == m
+	return slices.ContainsFunc(g.shares, func(s share) bool { return s.to == m }) || g.probe.IsValid() && g.probed == m
 }
 
 // close ends the group for us. Who has duplicates of its sockets goes on with them.
@@ -569,9 +571,9 @@ func (g *group) assemble() (p []unix.SockFilter) {
 	if len(shares) == 0 {
 		return nil
 	}
-	if g.probed.weight != 0 && slices.Contains(g.members, g.probed.to) {
-		p = append(p, ifSourcePort(uint32(g.probed.weight))...)
-		p = append(p, returnIndex(index(g.probed.to))...)
+	if g.probe.IsValid() && slices.Contains(g.members, g.probed) {
+		p = append(p, ifFrom(g.probe)...)
+		p = append(p, returnIndex(index(g.probed))...)
 	}
 	total, sum := 0, 0
 	for _, s := range shares {
@@ -591,20 +593,40 @@ func (g *group) assemble() (p []unix.SockFilter) {
 	return p
 }
 
-// ifSourcePort goes on with the next instruction if the packet's source port is that one, else with the one after. A
+// ifFrom goes on with the next instruction if the packet comes from that address and port, else with the one after. A
 // socket of IPv6 gets packets of both versions.
-func ifSourcePort(port uint32) []unix.SockFilter {
-	const ip, header = netOffset, 40 // bytes of an IPv6 header; that of IPv4 says how long it is
-	return []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: ip},
-		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xf0},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 6 << 4, Jt: 3},
-		{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, K: ip},
-		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_IND, K: ip},
-		{Code: unix.BPF_JMP | unix.BPF_JA, K: 1},
-		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: ip + header},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: port, Jf: 1},
+func ifFrom(from netip.AddrPort) []unix.SockFilter {
+	const v4Source, v6Source, v6Header = 12, 8, 40 // bytes; how long an IPv4 header is it says itself
+	source, version := uint32(v4Source), uint32(4<<4)
+	if from.Addr().Unmap().Is6() {
+		source, version = v6Source, 6<<4
 	}
+	load := func(size uint16, at uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | size | unix.BPF_ABS, K: netOffset + at}
+	}
+	is := func(value uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value}
+	}
+	p := []unix.SockFilter{
+		load(unix.BPF_B, 0), {Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xf0}, is(version),
+	}
+	for b := from.Addr().Unmap().AsSlice(); len(b) > 0; b = b[4:] {
+		p = append(p, load(unix.BPF_W, source), is(binary.BigEndian.Uint32(b)))
+		source += 4
+	}
+	if version == 6<<4 {
+		p = append(p, load(unix.BPF_H, v6Header))
+	} else {
+		p = append(p, unix.SockFilter{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, K: netOffset},
+			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_IND, K: netOffset})
+	}
+	p = append(p, is(uint32(from.Port())))
+	for i := range p {
+		if p[i].Code == unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K {
+			p[i].Jf = uint8(len(p) - i) // beyond the instruction after the last
+		}
+	}
+	return p
 }
 
 // dropAll is a program for SO_ATTACH_FILTER.

@@ -40,7 +40,7 @@ func joined(t *testing.T, g *group, n int) {
 
 func aimAt(t *testing.T, g *group, m *member) {
 	t.Helper()
-	if err := g.aim([]share{{m, 1}}, 0, nil); err != nil {
+	if err := g.aim([]share{{m, 1}}, netip.AddrPort{}, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -382,7 +382,7 @@ func TestGroupTombstone(t *testing.T) {
 	if want := []*member{a, b, c}; !slices.Equal(g.members, want) || !accepting(a.fd) {
 		t.Fatalf("left %v", g.members)
 	}
-	if err := g.aim([]share{{a, 1}}, 0, nil); err == nil {
+	if err := g.aim([]share{{a, 1}}, netip.AddrPort{}, nil); err == nil {
 		t.Error("aimed at one that has left")
 	}
 	d, err := g.open()
@@ -715,7 +715,7 @@ func TestGroupProbe(t *testing.T) {
 			port := other.at.Port()
 			other.close()
 			for _, shares := range [][]share{{{a, 1}}, {{a, 1}, {b, 1}}} {
-				if err := g.aim(shares, port, next); err != nil {
+				if err := g.aim(shares, netip.AddrPortFrom(netip.MustParseAddr(c.host), port), next); err != nil {
 					t.Fatal(err)
 				}
 				for range 3 {
@@ -728,7 +728,16 @@ func TestGroupProbe(t *testing.T) {
 				if got := spread(t, g, c.host, 200, next); got[0] != 0 {
 					t.Errorf("%d clients reached the probed one", got[0])
 				}
-				if take(a)+take(b) != 200 {
+				// A client may have the same port elsewhere.
+				stranger := netip.MustParseAddr(c.host).Next()
+				if err := g.aim(shares, netip.AddrPortFrom(stranger, port), next); err != nil {
+					t.Fatal(err)
+				}
+				unix.Close(reaches(t, c.host, g, port))
+				if take(next) != 0 {
+					t.Error("a client with the probe's port reached the probed one")
+				}
+				if take(a)+take(b) != 201 {
 					t.Error("not all clients were served")
 				}
 			}
@@ -745,7 +754,7 @@ func TestGroupShares(t *testing.T) {
 	for i, w := range weights {
 		shares = append(shares, share{g.members[i], w})
 	}
-	if err := g.aim(append(shares, share{g.members[0], 0}), 0, nil); err != nil {
+	if err := g.aim(append(shares, share{g.members[0], 0}), netip.AddrPort{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	const n = 20000
@@ -755,11 +764,11 @@ func TestGroupShares(t *testing.T) {
 		}
 	}
 	for _, bad := range [][]share{nil, {{g.members[0], 0}}, {{g.members[0], -1}, {g.members[1], 5}}, {{nil, 1}}, slices.Repeat(shares, 21)} {
-		if err := g.aim(bad, 0, nil); err == nil {
+		if err := g.aim(bad, netip.AddrPort{}, nil); err == nil {
 			t.Errorf("%d shares are accepted", len(bad))
 		}
 	}
-	if err := g.aim(slices.Repeat(shares, maxShares/3), 1, g.members[0]); err != nil {
+	if err := g.aim(slices.Repeat(shares, maxShares/3), netip.MustParseAddrPort("127.0.0.1:1"), g.members[0]); err != nil {
 		t.Error(err)
 	}
 }

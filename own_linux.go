@@ -166,7 +166,7 @@ func (s *steered) moveTo(set *socketSet, i int, c *call) error {
 		return nil
 	}
 	if again := s.reopen(set, i, g); again != nil {
-		err = fmt.Errorf("%w; and what it was given cannot be had again: %v", err, again) //nolint:errorlint // the first is the program's
+		err = fmt.Errorf("%w; and what it was given cannot be had again: %v", err, again)
 	}
 	return err
 }
@@ -251,7 +251,7 @@ func (s *steered) ownListen(set *socketSet, i int, c *call) adopted {
 	if len(shares) > 0 {
 		_, err = s.route(shares, probe)
 	} else if g != nil && set == s.target {
-		err = g.aim([]share{{set.members[i], 1}}, 0, nil)
+		err = g.aim([]share{{set.members[i], 1}}, netip.AddrPort{}, nil)
 	}
 	if g != nil && before != nil {
 		s.cut += waiting(before.fd)

@@ -16,15 +16,6 @@ type permits struct {
 	adoption error // hotwrap does a program's own bind and listen
 }
 
-// findPermits tries them. What only adoption needs is left alone where nothing is to be adopted.
-func findPermits(user *credential, adopt bool) (p permits) {
-	p.steering, p.tables = steerable(), tablesReadable()
-	if adopt {
-		p.adoption = adoptableAs(user)
-	}
-	return p
-}
-
 // missing is something that this machine does not permit.
 type missing struct {
 	what   string

@@ -305,16 +305,16 @@ func anyHost(host string) bool {
 // probe asks g's URL: it binds a port of hotwrap's own and has it aimed at g, the rest takes its time elsewhere.
 func (h *host) probe(g *generation, patience time.Duration) {
 	number, t := g.Number, *h.target
-	fd, to, port, err := bindProbe(t.at)
+	fd, to, from, err := bindProbe(t.at)
 	if err == nil {
-		h.aimed = aim{port, number}
+		h.aimed = aim{from, number}
 		if _, err = h.steer(); err != nil {
 			h.aimed = aim{}
 			unix.Close(fd)
 		}
 	}
 	go func() {
-		a := urlAnswer{port: port}
+		a := urlAnswer{port: from.Port()}
 		if err != nil {
 			a.text = fmt.Sprintf("cannot be asked: %v", err)
 		} else {
@@ -326,7 +326,7 @@ func (h *host) probe(g *generation, patience time.Duration) {
 
 // unaim ends the aim of a port: another may have it by now.
 func (h *host) unaim(port uint16) {
-	if port != 0 && h.aimed.port == port {
+	if port != 0 && h.aimed.from.Port() == port {
 		h.aimed = aim{}
 		if !h.closed {
 			_, _ = h.steer() // who serves is as it was
@@ -335,30 +335,27 @@ func (h *host) unaim(port uint16) {
 }
 
 // bindProbe opens the socket for one ask of a listener: on a port that is nobody else's, and that nothing holds afterwards.
-func bindProbe(l *listener) (fd int, to unix.Sockaddr, port uint16, err error) {
+func bindProbe(l *listener) (fd int, to unix.Sockaddr, from netip.AddrPort, err error) {
 	at, err := netip.ParseAddrPort(l.addr)
 	if err != nil {
-		return -1, nil, 0, err
+		return -1, nil, from, err
 	}
-	family, from := unix.AF_INET, netip.IPv4Unspecified()
+	family := unix.AF_INET
 	if at.Addr().Is6() {
-		family, from = unix.AF_INET6, netip.IPv6Unspecified()
+		family = unix.AF_INET6
 	}
 	if at.Addr().IsUnspecified() {
 		at = netip.AddrPortFrom(loopbackOf(at.Addr()), at.Port())
 	}
-	if at.Addr().IsLoopback() {
-		from = at.Addr()
-	}
 	if to, err = sockaddr(at); err != nil {
-		return -1, nil, 0, err
+		return -1, nil, from, err
 	}
-	own, err := sockaddr(netip.AddrPortFrom(from, 0))
+	own, err := sockaddr(netip.AddrPortFrom(at.Addr(), 0)) // what is asked is this machine's own
 	if err != nil {
-		return -1, nil, 0, err
+		return -1, nil, from, err
 	}
 	if fd, err = newSocket(family, unix.SOCK_STREAM, unix.IPPROTO_TCP, true); err != nil {
-		return -1, nil, 0, err
+		return -1, nil, from, err
 	}
 	if err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err == nil { // RST, no TIME_WAIT
 		err = unix.Bind(fd, own)
@@ -368,9 +365,9 @@ func bindProbe(l *listener) (fd int, to unix.Sockaddr, port uint16, err error) {
 	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, nil, 0, err
+		return -1, nil, from, err
 	}
-	return fd, to, addrPort(own).Port(), nil
+	return fd, to, addrPort(own), nil
 }
 
 func loopbackOf(any netip.Addr) netip.Addr {

@@ -41,12 +41,12 @@ func askedOf(t *testing.T, listen, scheme, host string, patience time.Duration, 
 	at := l.Addr().String()
 	_, number, _ := net.SplitHostPort(at)
 	to := readyAt{&url.URL{Scheme: scheme, Host: net.JoinHostPort(host, number), Path: "/healthz"}, &listener{network: "tcp", addr: at}}
-	fd, sa, port, err := bindProbe(to.at)
+	fd, sa, from, err := bindProbe(to.at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	good, text = to.ask(fd, sa, patience)
-	return good, text, port
+	return good, text, from.Port()
 }
 
 // TestAsk: 2xx and 3xx are good, by the status alone; everything else is told in a few harmless words.
@@ -127,7 +127,10 @@ func TestAskFrom(t *testing.T) {
 	} {
 		t.Run(c.listen, func(t *testing.T) {
 			var r *http.Request
-			good, text, port := askedOf(t, c.listen, "http", c.host, time.Second, func(_ http.ResponseWriter, got *http.Request) { r = got })
+			good, text, port := askedOf(t, c.listen, "http", c.host, time.Second, func(w http.ResponseWriter, got *http.Request) {
+				r = got
+				_, _ = io.Copy(w, endless{}) // so that it is hotwrap that ends the connection
+			})
 			if !good {
 				t.Fatal(text)
 			}

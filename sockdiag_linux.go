@@ -428,7 +428,7 @@ func eachHeld[T any](pids []int, wanted map[uint64]T, fn func(T)) (allowed bool)
 			}
 			return len(wanted) > 0
 		})
-		allowed = allowed && !(denies(err) && procAlive(pid)) // nobody but root may look into a zombie
+		allowed = allowed && (!denies(err) || !procAlive(pid)) // nobody but root may look into a zombie
 	}
 	return allowed
 }

@@ -153,7 +153,7 @@ func (s *steered) route(shares map[int]int, probe aim) (routed, error) {
 		if len(s.held) > 0 {
 			s.unhold()
 		}
-		if err := g.aim(s.sharesOf(shares, i), probe.port, s.member(probe.generation, i)); err != nil {
+		if err := g.aim(s.sharesOf(shares, i), probe.from, s.member(probe.generation, i)); err != nil {
 			s.shares = nil // those before it have the new ones
 			return r, err
 		}

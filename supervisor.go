@@ -403,7 +403,7 @@ func (s *supervisor) askedRestart(r request) {
 		s.begin([]request{r})
 	default:
 		s.pend(r)
-		s.say(verbose("the %s waits for the one before it", r.Ask).with("by", r.by()))
+		s.sayWaits(r)
 	}
 }
 

@@ -62,6 +62,7 @@ type fakeWorld struct {
 	lost      bool    // the state was read back: nobody waits for a reply any more
 	reloading bool    // RELOADING without its READY
 	routeErr  error   // a share that is not all cannot be routed
+	checks    []int   // processes of --canary-check
 	probing   []int   // generations whose --ready URL is being asked
 }
 
@@ -95,7 +96,7 @@ func (f *fakeWorld) world() world {
 		owns:    f.owns,
 		halted:  func(int) bool { return false },
 		route:   f.route, open: f.open, left: func(*generation) int { return f.stranded },
-		probe: f.probe, unaim: func(uint16) {}, canary: func(string, hook) (int, error) { return f.start(0, 0, true) },
+		probe: f.probe, unaim: func(uint16) {}, canary: f.runCheck,
 		refresh: func() {}, promote: func(*generation) {}, repair: func(string) bool { return false }, forget: func(*worker) {},
 		release: f.release, closing: func() {}, alive: func() {}, clear: func() {}, reopen: func(string) {},
 		hook: f.hook, pin: func(*image) *image { return f.pin() },

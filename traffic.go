@@ -5,6 +5,8 @@ package main
 // Its rules: only the supervisor's goroutine calls what is here; the supervisor speaks of generations and
 // shares only, descriptors and kernel mechanisms stay behind this.
 
+import "net/netip"
+
 // traffic is how connections get to generations.
 type traffic interface {
 	open(generation, like int) error                     // its sockets, before its first worker; like ≠ 0: those of that generation
@@ -34,9 +36,9 @@ type adopted struct {
 	err     error
 }
 
-// aim sends what comes from one source port to one generation, whatever the shares say. Zero: nothing.
+// aim sends what comes from one source to one generation, whatever the shares say. Zero: nothing.
 type aim struct {
-	port       uint16
+	from       netip.AddrPort
 	generation int
 }
 

@@ -1,6 +1,6 @@
 // Command abrupt serves like echo, each answer taking a time (TAKES, 100ms), and knows nothing of TERM: it dies of it,
 // in the middle of its answers. With DEAF=1 it ignores TERM instead. With ONE=1 it serves one connection at a time, and
-// the others wait in the kernel's queue.
+// the others wait in the kernel's queue. With SHUTS=1 it shuts its listeners down on USR2, and lives on.
 package main
 
 import (
@@ -35,7 +35,28 @@ func main() {
 			listeners[i] = &turnstile{l, make(chan struct{}, 1)}
 		}
 	}
+	if os.Getenv("SHUTS") == "1" {
+		go shutDown(listeners)
+	}
 	app.Serve(srv, listeners, nil, app.Idle())
+}
+
+// shutDown waits for USR2.
+func shutDown(listeners []net.Listener) {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGUSR2)
+	<-told
+	for _, l := range listeners {
+		raw, err := l.(syscall.Conn).SyscallConn()
+		if err != nil {
+			app.Fail(err)
+		}
+		_ = raw.Control(func(fd uintptr) { err = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+		if err != nil {
+			app.Fail(err)
+		}
+	}
+	select {} // what Serve does now is nobody's business
 }
 
 // turnstile accepts a connection when the one before has ended.

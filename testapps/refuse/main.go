@@ -8,6 +8,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -40,7 +41,7 @@ func main() {
 	runtime.LockOSThread() // a filter is a thread's, and stays with the one that execs
 	cut := slices.Index(os.Args, "--")
 	if cut < 1 || cut+1 >= len(os.Args) {
-		app.Fail(fmt.Errorf("usage: refuse CALL... -- PROGRAM [ARG]..."))
+		app.Fail(errors.New("usage: refuse CALL... -- PROGRAM [ARG]"))
 	}
 	path, err := exec.LookPath(os.Args[cut+1])
 	if err != nil {
@@ -64,7 +65,7 @@ func install(word string) error {
 	number, known := numbers[name]
 	value, named := errnos[errno]
 	if !known || !named {
-		return fmt.Errorf("unknown")
+		return errors.New("unknown")
 	}
 	const load, equal = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 	program := []unix.SockFilter{{Code: load, K: numberAt}, {Code: equal, K: number, Jf: 1}}
