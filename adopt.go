@@ -57,10 +57,10 @@ func (s *supervisor) addresses() []string {
 }
 
 // retry starts a worker of the first generation once more, adopted, that ended without touching a listener: that is what
-// programs do that bind by themselves, since hotwrap has the address: they exit with an error, or abort (C++).
+// programs do that bind by themselves, since hotwrap has the address: they exit, behind a shell even with status 0, or abort (C++).
 func (s *supervisor) retry(g *generation, w *worker) bool {
 	if s.limits.adopt != adoptAuto || w.Adopted || s.Restart.Predecessor != 0 || len(g.Watched) > 0 || w.Ready != 0 ||
-		w.ExecErr != "" || w.Blame != "" || w.Status.ok() || w.Status.Signal != 0 && w.Status.Signal != syscall.SIGABRT ||
+		w.ExecErr != "" || w.Blame != "" || w.Status.Signal != 0 && w.Status.Signal != syscall.SIGABRT ||
 		len(s.listeners()) == 0 {
 		return false
 	}

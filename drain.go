@@ -73,7 +73,11 @@ func (s *supervisor) observe(g *generation, has remains) bool {
 	case g.Still:
 		g.Still, g.Pause = false, glanceFirst
 	}
-	g.Glance = min(now.add(max(g.Pause, glanceCost*has.cost)), g.Observe)
+	pause := max(g.Pause, glanceCost*has.cost)
+	if g.Still {
+		pause = g.Pause
+	}
+	g.Glance = min(now.add(pause), g.Observe)
 	g.Pause = min(g.Pause+g.Pause/4, glanceLongest)
 	return true
 }

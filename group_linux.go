@@ -242,6 +242,12 @@ func (g *group) own(fd int) error {
 	return nil
 }
 
+// owns tells whether a socket belongs to the group's user.
+func (g *group) owns(fd int) bool {
+	_, uid, err := newMember(fd, 0)
+	return err == nil && uid == g.uid
+}
+
 // admit binds a socket, ours or a program's, to the group's address.
 func (g *group) admit(fd int) error {
 	err := g.fits(fd)

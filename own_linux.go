@@ -44,6 +44,10 @@ func (s *steered) adopt(generation int, c *call) adopted {
 		return adopted{}
 	}
 	l, o := set.ls[i], set.own[i]
+	if g := s.groups[i]; g != nil && c.protocol == unix.IPPROTO_MPTCP && !g.owns(c.fd) {
+		c.done(unix.EADDRINUSE) // it cannot be made one of the group's user; Go tries plain TCP then
+		return adopted{}
+	}
 	switch {
 	case c.inode == l.inode || o != nil && c.inode == o.inode: // it was interrupted, and calls again
 		c.done(0)
@@ -53,7 +57,8 @@ func (s *steered) adopt(generation int, c *call) adopted {
 		if l.file != nil {
 			_, _ = l.restorePath() // it was removed to be bound anew
 		}
-		return adopted{l: l, err: s.give(c, l.fd)}
+		err := s.give(c, l.fd)
+		return adopted{l: l, listens: err == nil && l.datagram(), err: err}
 	default:
 		return s.adoptBind(set, i, c)
 	}
@@ -69,18 +74,32 @@ func (s *steered) give(c *call, fd int) error {
 	return err
 }
 
-// meant finds the listener that a bind is for, -1 if none: the same port, and an address that it covers.
+// meant finds the listener that a bind is for, -1 if none: the very address, or else one that covers it.
 func (s *steered) meant(c *call) int {
-	return slices.IndexFunc(s.base, func(l *listener) bool {
-		if l.network != c.network {
-			return false
+	covering := -1
+	for i, l := range s.base {
+		switch {
+		case l.network != c.network:
+		case !l.inet():
+			if l.addr == c.path || l.addr == absolutePath(c.pid, c.path) {
+				return i
+			}
+		case l.addr == c.addr.String():
+			return i
+		case covering < 0 && s.covers(i, c.addr):
+			covering = i
 		}
-		if !l.inet() {
-			return l.addr == c.path || l.addr == absolutePath(c.pid, c.path)
-		}
-		at, err := netip.ParseAddrPort(l.addr)
-		return err == nil && at.Port() == c.addr.Port() && covers(at.Addr(), c.addr.Addr())
-	})
+	}
+	return covering
+}
+
+// covers tells whether who listens on an address of ours also gets what comes to another.
+func (s *steered) covers(i int, to netip.AddrPort) bool {
+	at, err := netip.ParseAddrPort(s.base[i].addr)
+	if err != nil || at.Port() != to.Port() || s.groups[i] != nil && s.groups[i].v6only && to.Addr().Unmap().Is4() {
+		return false
+	}
+	return covers(at.Addr(), to.Addr())
 }
 
 // covers tells whether who listens on a also gets what comes to b.
@@ -210,8 +229,9 @@ func (s *steered) adoptListen(set *socketSet, c *call) adopted {
 	switch at := slices.IndexFunc(set.ls, func(l *listener) bool { return l.inode == c.inode }); {
 	case at >= 0 && (i < 0 || set.own[i].listens):
 		l := set.ls[at]
-		c.done(errnoOrNone(s.relisten(l)))
-		return adopted{l: l}
+		err := s.relisten(l)
+		c.done(errnoOrNone(err))
+		return adopted{l: l, listens: err == nil && s.groups[at] == nil}
 	case i >= 0:
 		return s.ownListen(set, i, c)
 	case s.learns && c.network == "tcp" && len(s.each()) == 1:

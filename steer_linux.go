@@ -59,7 +59,7 @@ func newTraffic(ls []*listener, share, learns bool) (t traffic, notes []message)
 		fixed = append(fixed, l)
 	}
 	s.fixed = &sharedTraffic{listeners: fixed}
-	if len(fixed) == len(ls) && !learns {
+	if share {
 		return s.fixed, notes
 	}
 	s.target = first
@@ -142,7 +142,9 @@ func (s *steered) all() []*listener {
 }
 
 func (s *steered) route(shares map[int]int, probe aim) (routed, error) {
-	r := routed{steered: true, alone: !slices.ContainsFunc(s.fixed.listeners, (*listener).stream)}
+	has := func(g *group) bool { return g != nil }
+	r := routed{steered: slices.ContainsFunc(s.groups, has)}
+	r.alone = r.steered && !slices.Contains(s.groups, nil)
 	if maps.Equal(shares, s.shares) && probe == s.probe {
 		return r, nil
 	}
