@@ -8,7 +8,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -65,7 +67,7 @@ func (s *supervisor) retry(g *generation, w *worker) bool {
 		return false
 	}
 	if err := s.world.adoptable(); err != nil {
-		s.hintAt("if it binds its address by itself: that cannot be done for it here, " + err.Error())
+		s.hintAt(fmt.Sprintf("if it binds its address by itself: that cannot be done for it here, %v; %s", err, takesOver(g.Image.Argv[0])))
 		return false
 	}
 	s.say(verbose("generation %d did not use what it was given; started once more, and its bind is watched", g.Number).with("pid", w.PID))
@@ -75,6 +77,18 @@ func (s *supervisor) retry(g *generation, w *worker) bool {
 		s.failWorker(g, next, err.Error(), execStatus(err))
 	}
 	return true
+}
+
+// takesOver is the one line by which a program takes its first listener over, in its language where that shows.
+func takesOver(program string) string {
+	line, ok := map[string]string{
+		"node": "server.listen({ fd: 3 })", "nodejs": "server.listen({ fd: 3 })", "bun": "server.listen({ fd: 3 }) of node:http",
+		"python": "socket.socket(fileno=3)", "ruby": "TCPServer.for_fd(3)", "perl": "IO::Socket::INET->new_from_fd(3, 'r+')",
+	}[strings.TrimRight(filepath.Base(program), "0123456789.")]
+	if !ok {
+		return `what it is given is descriptor 3, in Go net.FileListener(os.NewFile(3, ""))`
+	}
+	return "it takes what it is given by " + line
 }
 
 // called has a bind or listen of a worker answered.

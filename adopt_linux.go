@@ -668,6 +668,3 @@ func hasCapability(number uint) bool {
 	var data [2]unix.CapUserData
 	return unix.Capget(&header, &data[0]) == nil && data[number/32].Effective&(1<<(number%32)) != 0
 }
-
-// defaultAdopt is --adopt where it is not given.
-const defaultAdopt = adoptAuto

@@ -51,5 +51,3 @@ func adoptable() error                                      { return errOnlyLinu
 func adoptableAs(*credential) error                         { return errOnlyLinux }
 func adoptionDeprives() bool                                { return false }
 func notWatchable(err error) error                          { return err }
-
-const defaultAdopt = adoptNever

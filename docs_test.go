@@ -121,7 +121,7 @@ func defaultsOf(t *testing.T, terminal bool) map[string]any {
 	return map[string]any{
 		"ready-timeout": cfg.readyTimeout.d, "bake": cfg.bake.d, "drain-timeout": cfg.drainTimeout.d,
 		"stop-delay": cfg.stopDelay.d, "stop-timeout": cfg.stopTimeout.d, "debounce": cfg.debounce.d,
-		"ready": cfg.ready.String(), "respawn": cfg.respawn.String(), "log-format": cfg.logFormat,
+		"ready": cfg.ready.String(), "respawn": cfg.respawn.String(), "log-format": cfg.logFormat, "adopt": cfg.adopt.String(),
 		"no-overlap": cfg.noOverlap, "stdin": cfg.stdin, "die-with-parent": cfg.die, "clear": cfg.clear,
 		"capture": cfg.capture, "log-stamp": cfg.logStamp,
 	}

@@ -575,7 +575,7 @@ func (cfg *config) options() []cli.Flag {
 		return &cli.BoolFlag{Name: name, Destination: to, Value: *to, Aliases: aliases}
 	}
 	cfg.workers.n = 1
-	cfg.adopt = defaultAdopt
+	cfg.adopt = adoptAuto
 	cfg.ready = readyValue{mode: readyAuto}
 	cfg.respawn = respawnValue{respawnAlways, defaultRespawn}
 	cfg.readyTimeout.d = defaultReadyTimeout
