@@ -107,7 +107,7 @@ func (s *supervisor) called(ev event) {
 		return
 	}
 	addr := shortAddr(a.l.addr, "")
-	if a.err != nil {
+	if a.err != nil && s.once(fmt.Sprint(name, addr, a.err)) { // some try again and again
 		s.say(warning("%q cannot have %s in generation %d: %v", name, addr, g.Number, a.err).with("pid", w.PID))
 	}
 	if a.learned {

@@ -251,7 +251,7 @@ func (c *control) state(ctx context.Context) (*state, facts, error) {
 	case got := <-copies:
 		var s supervisor
 		f := c.facts
-		f.listeners, f.lost = got.listeners, map[string]int{"log": got.lost, "events": c.hub.lost()}
+		f.listeners, f.numbers, f.lost = got.listeners, got.numbers, map[string]int{"log": got.lost, "events": c.hub.lost()}
 		return &s.state, f, s.restore(got.text)
 	case <-ctx.Done():
 		return nil, facts{}, ctx.Err()

@@ -116,7 +116,7 @@ func (s *supervisor) rescue(g *generation) bool {
 
 // shares are the parts of the new connections: all of them the serving generation's, but in a restart by batches, and
 // while a failed one's workers serve on, by how many workers each has there.
-func (s *supervisor) shares() map[int]int {
+func (s *state) shares() map[int]int {
 	p := s.serving()
 	if p == nil {
 		return nil

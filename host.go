@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"runtime"
@@ -300,7 +301,7 @@ func (h *host) takePlace(cfg *config, environ []string) error {
 func (h *host) admit() {
 	f := facts{
 		version: versionText(), pid: os.Getpid(), uid: os.Geteuid(), since: time.Now(),
-		argv: h.program.argv, dir: h.program.dir, numbers: h.program.numbers,
+		argv: h.program.argv, dir: h.program.dir,
 	}
 	if h.place != nil {
 		f.name = h.place.name
@@ -442,7 +443,7 @@ func (h *host) say(m message) {
 
 // facts is what is known beside the supervisor's state.
 func (h *host) facts() stateCopy {
-	c := stateCopy{lost: h.printer.lost}
+	c := stateCopy{lost: h.printer.lost, numbers: slices.Clone(h.program.numbers)}
 	for _, l := range h.traffic.sockets(0) {
 		c.listeners = append(c.listeners, *l)
 	}
@@ -559,17 +560,13 @@ func (h *host) route(shares map[int]int) (routed, error) {
 	if h.closed {
 		return routed{}, nil
 	}
-	h.shares = shares
+	h.shares = maps.Clone(shares)
 	return h.steer()
 }
 
 // steer does so, and sends an ask that is under way to whom it is about.
 func (h *host) steer() (routed, error) {
-	shares := h.shares
-	if len(shares) == 0 {
-		shares = map[int]int{h.aimed.generation: 1} // nobody serves yet
-	}
-	return h.traffic.route(shares, h.aimed)
+	return h.traffic.route(h.shares, h.aimed) // without any they stay where they went
 }
 
 // left counts the connections that wait for a generation alone.

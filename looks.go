@@ -65,7 +65,7 @@ func (h *host) look(g *generation, w *worker, helped bool) {
 			seen.by, seen.deprived = deprived(v.pids, wanted)
 		}
 		if last || starting && slow { // a list of all that listens on this machine
-			seen.others = otherListeners(v.pids, inodes)
+			seen.others = elsewhereThan(ls, otherListeners(v.pids, inodes))
 		}
 		if v.watcher != 0 && len(names) > 0 {
 			seen.stalling(v, names, shared)
@@ -75,6 +75,13 @@ func (h *host) look(g *generation, w *worker, helped bool) {
 		}
 		h.post(event{kind: evLook, serial: serial, sight: seen})
 	}()
+}
+
+// elsewhereThan leaves out the addresses of listeners: a program may have bound one of them while it was looked at.
+func elsewhereThan(ls []*listener, addrs []string) []string {
+	return slices.DeleteFunc(addrs, func(addr string) bool {
+		return slices.ContainsFunc(ls, func(l *listener) bool { return l.addr == addr })
+	})
 }
 
 // busy takes listeners from which a process has accepted for watched ones.

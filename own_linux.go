@@ -23,10 +23,16 @@ import (
 
 // own is the socket that a generation bound to one address itself.
 type own struct {
-	fd      int // hotwrap's duplicate of it
-	inode   uint64
-	listens bool
+	fd         int // hotwrap's duplicate of it
+	inode      uint64
+	listens    bool
+	generation int            // that bound it first
+	at         netip.AddrPort // and to what
+	only       bool           // IPV6_V6ONLY
 }
+
+// is tells whether a bind is for the same address.
+func (o *own) is(c *call) bool { return o.at == c.addr && o.only == c.only }
 
 // adopt does a bind or listen of a generation's program where it is for one of the listeners; else the kernel does it.
 func (s *steered) adopt(generation int, c *call) adopted {
@@ -51,27 +57,39 @@ func (s *steered) adopt(generation int, c *call) adopted {
 	switch {
 	case c.inode == l.inode || o != nil && c.inode == o.inode: // it was interrupted, and calls again
 		c.done(0)
+	case o != nil && o.is(c):
+		s.give(c, o.fd)
+	case o != nil && o.generation == generation:
+		c.pass() // one more address, of another family as a rule; it is learned when it listens
 	case o != nil:
-		return adopted{err: s.give(c, o.fd)}
+		c.done(unix.EADDRINUSE)
+		return adopted{l: l, err: elsewhere(c, l)}
 	case s.groups[i] == nil:
 		if l.file != nil {
 			_, _ = l.restorePath() // it was removed to be bound anew
 		}
-		err := s.give(c, l.fd)
-		return adopted{l: l, listens: err == nil && l.datagram(), err: err}
+		s.give(c, l.fd)
+		return adopted{l: l, listens: l.datagram()}
 	default:
-		return s.adoptBind(set, i, c)
+		return s.adoptBind(generation, set, i, c)
 	}
 	return adopted{}
 }
 
-// give hands a generation's socket to one more of its processes.
-func (s *steered) give(c *call, fd int) error {
-	err := c.give(fd)
+// give hands a generation's socket to one more of its processes. That waits for the thread that is to have it, which may
+// be kept from running.
+func (s *steered) give(c *call, fd int) {
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		c.done(unix.EADDRINUSE)
+		c.done(errnoOf(err))
+		return
 	}
-	return err
+	go func() {
+		defer unix.Close(own)
+		if c.give(own) != nil {
+			c.done(unix.EADDRINUSE)
+		}
+	}()
 }
 
 // meant finds the listener that a bind is for, -1 if none: the very address, or else one that covers it.
@@ -118,7 +136,7 @@ func absolutePath(pid int, path string) string {
 }
 
 // adoptBind binds the program's own socket.
-func (s *steered) adoptBind(set *socketSet, i int, c *call) adopted {
+func (s *steered) adoptBind(generation int, set *socketSet, i int, c *call) adopted {
 	var err error
 	if s.groups[i].like(c) {
 		err = s.groups[i].admit(c.fd)
@@ -129,13 +147,15 @@ func (s *steered) adoptBind(set *socketSet, i int, c *call) adopted {
 		c.done(errnoOf(err))
 		return adopted{l: set.ls[i], err: err}
 	}
-	set.own[i] = &own{fd: c.keep(), inode: c.inode}
+	set.own[i] = &own{fd: c.keep(), inode: c.inode, generation: generation, at: c.addr, only: c.only}
 	c.done(0)
 	return adopted{}
 }
 
 // like tells whether a socket would be one of the group at the address that it asks for.
-func (g *group) like(c *call) bool { return c.addr == g.at && c.only == g.v6only && c.device == "" }
+func (g *group) like(c *call) bool {
+	return c.addr == g.at && c.only == g.v6only && deviceOf(c.fd) == g.device
+}
 
 // errnoOf is what a program is told of an error.
 func errnoOf(err error) syscall.Errno {
@@ -146,17 +166,20 @@ func errnoOf(err error) syscall.Errno {
 	return unix.EADDRINUSE
 }
 
-// errElsewhere is a program that binds another address than the generation that serves, or more than it was given.
-var (
-	errElsewhere = errors.New("it is another address than its predecessor has: that takes --no-overlap")
-	errLent      = errors.New("it is another address than that of the socket that hotwrap was handed")
-)
+// elsewhere is a program that binds another address than the generation before it, which the kernel would not have beside
+// that one.
+func elsewhere(c *call, l *listener) error {
+	return fmt.Errorf("it asks for %s, and its predecessor has %s: stop hotwrap, and start it anew", c.addr, l.addr)
+}
+
+// errLent is a program that binds another address than it is to have, where that is not hotwrap's to give up.
+var errLent = errors.New("it is another address than that of the socket that hotwrap was handed")
 
 // moveTo gives up the address of a listener for the one that the first generation binds, of those that it covers: the
 // kernel would not have both.
 func (s *steered) moveTo(set *socketSet, i int, c *call) error {
 	if len(s.each()) > 1 {
-		return errElsewhere
+		return elsewhere(c, s.base[i])
 	}
 	g := s.groups[i]
 	if s.base[i].lent {
@@ -234,7 +257,7 @@ func (s *steered) adoptListen(set *socketSet, c *call) adopted {
 		return adopted{l: l, listens: err == nil && s.groups[at] == nil}
 	case i >= 0:
 		return s.ownListen(set, i, c)
-	case s.learns && c.network == "tcp" && len(s.each()) == 1:
+	case c.network == "tcp" && len(s.each()) == 1 && (s.learns || s.hasPort(c.addr.Port())):
 		return s.learn(set, c)
 	}
 	c.pass()
@@ -302,10 +325,15 @@ func (s *steered) learn(set *socketSet, c *call) adopted {
 	if g != nil {
 		m = g.members[0]
 	}
-	set.ls, set.members, set.own = append(set.ls, l), append(set.members, m), append(set.own, &own{l.fd, l.inode, true})
+	set.ls, set.members, set.own = append(set.ls, l), append(set.members, m), append(set.own, &own{fd: l.fd, inode: l.inode, listens: true, at: c.addr, only: c.only})
 	err = errors.Join(err, s.rewatch(set))
 	c.done(0)
 	return adopted{l: l, listens: true, learned: true, err: err}
+}
+
+// hasPort tells whether a listener is on that port, at another address.
+func (s *steered) hasPort(port uint16) bool {
+	return slices.ContainsFunc(s.base, func(l *listener) bool { return l.network == "tcp" && l.port() == strconv.Itoa(int(port)) })
 }
 
 // freeName is a name that no listener has.
@@ -323,18 +351,25 @@ func (s *steered) hold(generation int) {
 	if set == nil || set != s.target || s.shares != nil {
 		return
 	}
+	s.holds = true
 	for i, m := range set.members {
-		if m != nil && set.own[i] == nil {
+		if m != nil && !m.lent && set.own[i] == nil { // who lent one has it for others, too
 			_ = attachTo(m.fd, unix.SO_ATTACH_FILTER, dropAll)
-			s.held = append(s.held, m)
 		}
 	}
 }
 
 // unhold lets clients in again, where a program uses what it was given after all.
 func (s *steered) unhold() {
-	for _, m := range s.held {
-		_ = unix.SetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+	if !s.holds {
+		return
 	}
-	s.held = nil
+	s.holds = false
+	for _, set := range s.each() {
+		for _, m := range set.members {
+			if m != nil {
+				_ = unix.SetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+			}
+		}
+	}
 }

@@ -340,12 +340,10 @@ func bindProbe(l *listener) (fd int, to unix.Sockaddr, from netip.AddrPort, err 
 	if err != nil {
 		return -1, nil, from, err
 	}
-	family := unix.AF_INET
-	if at.Addr().Is6() {
-		family = unix.AF_INET6
-	}
+	family := familyOf(at.Addr())
 	if at.Addr().IsUnspecified() {
 		at = netip.AddrPortFrom(loopbackOf(at.Addr()), at.Port())
+		family = familyOf(at.Addr())
 	}
 	if to, err = sockaddr(at); err != nil {
 		return -1, nil, from, err
@@ -370,11 +368,28 @@ func bindProbe(l *listener) (fd int, to unix.Sockaddr, from netip.AddrPort, err 
 	return fd, to, addrPort(own), nil
 }
 
-func loopbackOf(any netip.Addr) netip.Addr {
-	if any.Is6() {
-		return netip.IPv6Loopback()
+func familyOf(a netip.Addr) int {
+	if a.Is6() {
+		return unix.AF_INET6
 	}
-	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	return unix.AF_INET
+}
+
+// loopbackOf is how this machine reaches itself there: a socket of IPv6 gets IPv4, too, where this machine has no other.
+func loopbackOf(all netip.Addr) netip.Addr {
+	v4 := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if all.Is4() {
+		return v4
+	}
+	fd, err := newSocket(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP, true)
+	if err != nil {
+		return v4
+	}
+	defer unix.Close(fd)
+	if unix.Bind(fd, &unix.SockaddrInet6{Addr: netip.IPv6Loopback().As16()}) != nil {
+		return v4
+	}
+	return netip.IPv6Loopback()
 }
 
 // ask sends one GET over a bound socket, which it closes, and judges the answer.

@@ -385,7 +385,7 @@ func TestNotifyDescriptorsClosed(t *testing.T) {
 	tell(t, s.path, "READY=1")
 	for !in.next(t).ready {
 	}
-	if after := openDescriptors(t); after != before {
+	if after := openDescriptors(t); after > before { // an earlier test may still be closing some
 		t.Errorf("%d descriptors open, %d before", after, before)
 	}
 	unix.Close(w)

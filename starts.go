@@ -299,6 +299,7 @@ func (h *host) release(g *generation) {
 	if h.aimed.generation == g.Number {
 		h.unaim(h.aimed.from.Port())
 	}
+	delete(h.shares, g.Number)
 	if cut := h.traffic.release(g.Number); cut > 0 && (g.Served || g.Stage == stageCanary) && !h.closed {
 		h.say(warning("%s cut: generation %d ended before it took them", count(cut, "connection"), g.Number))
 	}

@@ -340,7 +340,7 @@ func (v *statusView) shareOut(st *state) {
 	if g := st.serving(); g == nil || !g.Steered {
 		return
 	}
-	shares, sum := (&supervisor{state: *st}).shares(), 0
+	shares, sum := st.shares(), 0
 	for _, share := range shares {
 		sum += share
 	}
@@ -392,10 +392,13 @@ func viewGeneration(g *generation, now instant) generationView {
 	return v
 }
 
+// workerFinishing is not a state of the machine: only who looks from outside is to see the difference.
+const workerFinishing = workerState("finishing")
+
 // shown is a worker's state as a user sees it: one that is ready in a generation that drains serves what it has.
 func (g *generation) shown(w *worker) workerState {
 	if g.State == genDraining && w.State == workerReady {
-		return "finishing"
+		return workerFinishing
 	}
 	return w.State
 }

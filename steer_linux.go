@@ -38,7 +38,8 @@ type steered struct {
 	spoilt spoiltFunc
 	fixed  *sharedTraffic // what is not steered
 	learns bool           // what the first generation binds is a listener
-	held   []*member      // where clients are let in later
+	holds  bool           // clients are let in later
+	closed bool           // only what draining generations had is asked for yet
 	cut    int            // connections that were closed since that was asked for last
 }
 
@@ -99,7 +100,11 @@ func (s *steered) newSet() (*socketSet, error) {
 		}
 		set.put(s.base[i], i, m)
 	}
-	return set, s.watchSet(set)
+	if err := s.watchSet(set); err != nil {
+		s.leave(set)
+		return nil, err
+	}
+	return set, nil
 }
 
 // put makes m the socket of one address.
@@ -148,12 +153,10 @@ func (s *steered) route(shares map[int]int, probe aim) (routed, error) {
 	if maps.Equal(shares, s.shares) && probe == s.probe {
 		return r, nil
 	}
+	s.unhold()
 	for i, g := range s.groups {
 		if g == nil {
 			continue
-		}
-		if len(s.held) > 0 {
-			s.unhold()
 		}
 		if err := g.aim(s.sharesOf(shares, i), probe.from, s.member(probe.generation, i)); err != nil {
 			s.shares = nil // those before it have the new ones
@@ -187,6 +190,9 @@ func (s *steered) sharesOf(shares map[int]int, i int) (of []share) {
 			of = append(of, share{set.members[i], shares[number]})
 		}
 	}
+	if len(of) == 0 { // they stay where they went
+		of = []share{{s.target.members[i], 1}}
+	}
 	return of
 }
 
@@ -203,7 +209,7 @@ func (s *steered) relisten(l *listener) error {
 // left counts what waits for a generation that has its sockets for itself.
 func (s *steered) left(generation int) (n int) {
 	set := s.sets[generation]
-	if set == nil || set.users > 1 {
+	if set == nil || set.users > 1 || s.closed {
 		return 0
 	}
 	for i, m := range set.members {
@@ -232,10 +238,14 @@ func (s *steered) release(generation int) (cut int) {
 	delete(s.sets, generation)
 	delete(s.shares, generation)
 	switch set.users--; {
-	case set.users > 0:
+	case set.users > 0 || s.closed:
 		return 0
-	case set == s.target || len(s.sets) == 0:
-		s.spare, s.target = set, set
+	case set == s.target:
+		if s.spare != nil {
+			s.leave(s.spare)
+		}
+		s.unhold()
+		s.spare = set
 		return 0
 	}
 	s.leave(set)
@@ -305,7 +315,16 @@ func (s *steered) unwatch() {
 }
 
 func (s *steered) close() {
+	s.unhold()
+	s.closed = true
 	s.fixed.close()
+	for _, set := range s.each() {
+		for _, o := range set.own {
+			if o != nil && !o.listens {
+				unix.Close(o.fd)
+			}
+		}
+	}
 	for _, g := range s.groups {
 		if g != nil {
 			g.close()

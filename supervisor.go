@@ -510,6 +510,7 @@ func (s *supervisor) killAll() {
 type stateCopy struct {
 	text      []byte     // as snapshot writes it
 	listeners []listener // as they are now: a repair changes them
+	numbers   []int      // their descriptors in the program
 	lost      int        // lines of the log
 }
 
@@ -724,7 +725,7 @@ func (s *supervisor) switchTo(g *generation) {
 		s.say(info("generation %d serving", g.Number).tell(upReady).about(hapSwitch, g.Number))
 		p.State, p.Fallback = genDraining, false
 		if p.Drain == 0 { // it died before it was told to
-			p.Drain = s.world.now()
+			p.Drain, p.Deadline = s.world.now(), s.world.now().add(s.limits.drainTimeout)
 		}
 		s.emptied(p)
 	default:
@@ -921,6 +922,8 @@ func (s *supervisor) dueDrain(g *generation, now instant) {
 		g.Report = 0
 		if g.Survey == surveyNone {
 			s.ask(g, surveyReport)
+		} else {
+			g.Report = now.add(glanceLongest)
 		}
 	case g.Glance.due(now):
 		if g.Glance = 0; g.Survey == surveyNone {

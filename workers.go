@@ -46,14 +46,14 @@ func (s *supervisor) startBatch(g *generation) {
 	}
 }
 
-// openFor gives a successor its sockets, before its first worker. Without overlap they are its predecessor's: what waits
-// while neither runs is for whoever comes.
+// openFor gives a successor its sockets, before its first worker. Without overlap, and where nothing of the predecessor
+// serves just now, they are the predecessor's: what waits is for whoever comes.
 func (s *supervisor) openFor(g *generation) error {
 	r := s.Restart
 	switch {
 	case r.Begun > 0:
 		return nil
-	case r.Plan.Overlap:
+	case r.Plan.Overlap && (r.Predecessor == 0 || s.generation(r.Predecessor).readyWorkers() > 0):
 		return s.world.open(g, 0)
 	}
 	return s.world.open(g, r.Predecessor)
@@ -197,7 +197,7 @@ func (s *supervisor) relieve(g *generation) {
 }
 
 // needed tells whether a ready worker of a failed generation serves on, until the one that is to serve in its slot does.
-func (s *supervisor) needed(g *generation, w *worker) bool {
+func (s *state) needed(g *generation, w *worker) bool {
 	p := s.serving()
 	delayed := s.Stop != nil && s.Stop.Delay != 0
 	if g.State != genFailed || w.State != workerReady || p == nil || s.Ending && !delayed {
