@@ -128,7 +128,7 @@ func (m *metrics) generations(v statusView) {
 		}
 	}
 	m.about("workers", "gauge", "Processes of the program, by state.")
-	for _, state := range []workerState{workerStarting, workerReady, workerFinishing, workerStopping, workerKilling, workerExited} {
+	for _, state := range []workerState{workerStarting, workerReady, workerState(finishing), workerStopping, workerKilling, workerExited} {
 		m.value("workers", float64(workers[state]), label{"state", string(state)})
 	}
 	m.shares(v)

@@ -12,7 +12,6 @@ import "fmt"
 // permits are those things: nil, or what is missing.
 type permits struct {
 	steering error // a generation has sockets of its own
-	tables   error // the kernel's tables of sockets, by sock_diag(7)
 	adoption error // hotwrap does a program's own bind and listen
 }
 

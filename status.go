@@ -392,13 +392,13 @@ func viewGeneration(g *generation, now instant) generationView {
 	return v
 }
 
-// workerFinishing is not a state of the machine: only who looks from outside is to see the difference.
-const workerFinishing = workerState("finishing")
+// finishing is not a state of the machine: only who looks from outside is to see the difference.
+const finishing = "finishing"
 
 // shown is a worker's state as a user sees it: one that is ready in a generation that drains serves what it has.
 func (g *generation) shown(w *worker) workerState {
 	if g.State == genDraining && w.State == workerReady {
-		return workerFinishing
+		return workerState(finishing)
 	}
 	return w.State
 }
