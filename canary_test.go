@@ -324,8 +324,19 @@ func TestCanaryAborted(t *testing.T) {
 			f.fatalf("done %v, status %d, verdicts %v", f.s.done(), f.s.Status, f.answers)
 		}
 	})
-	t.Run("the predecessor dies", func(t *testing.T) {
+	t.Run("the predecessor dies", func(t *testing.T) { // and comes back: the successor has not proved yet what it is to
 		f := canaried(t, defaultLimits(), true)
+		f.die(f.procs[0], exitStatus{Signal: syscall.SIGSEGV})
+		f.step(event{kind: evChild})
+		f.want("1 serving", "2 ready")
+		if f.answers["1"] != "" {
+			f.fatalf("verdicts %v", f.answers)
+		}
+	})
+	t.Run("the predecessor dies for good", func(t *testing.T) {
+		l := defaultLimits()
+		l.respawn = respawnNever
+		f := canaried(t, l, true)
 		f.die(f.procs[0], exitStatus{Signal: syscall.SIGSEGV})
 		f.step(event{kind: evChild})
 		f.want("2 serving")

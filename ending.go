@@ -310,7 +310,14 @@ func (s *supervisor) crashed(g *generation, w *worker) {
 	g.Crashes++
 	text := g.who(w) + " " + w.crash(now)
 	if r := s.Restart; r != nil && g.readyWorkers() == 0 {
-		if next := s.generation(r.Successor); next != nil && next.State == genReady {
+		next := s.generation(r.Successor)
+		if next != nil && next.Stage == stageCanary && next.State == genReady {
+			if s.again(g, w, text); s.gaveUp(g) { // it has proved less than it was to, but nobody else is left
+				s.switchTo(next)
+			}
+			return
+		}
+		if next != nil && next.State == genReady {
 			s.say(warning("%s; generation %d takes over", text, next.Number).with("pid", w.PID).about(hapCrashed, g.Number))
 			s.switchTo(next)
 			return

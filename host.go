@@ -118,15 +118,7 @@ func (h *host) setUp(cfg *config) error {
 	if err := h.listen(cfg, environ); err != nil {
 		return err
 	}
-	h.limits = cfg.limits(h.program.listeners)
-	if h.target != nil {
-		h.limits.readyURL = h.target.url.String()
-	}
-	if l := cfg.unshared(h.program.listeners); l != nil {
-		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
-	}
-	h.limits.unsteered = h.unsteered(environ)
-	h.limits.heartbeat = watchdogInterval(environ)
+	h.limit(cfg, environ)
 	if err := h.answerHTTP(cfg.http); err != nil {
 		return err
 	}
@@ -141,6 +133,19 @@ func (h *host) setUp(cfg *config) error {
 		h.say(warning("the program cannot say that it is ready: %v", err))
 	}
 	return h.pidFile.publish()
+}
+
+// limit sets what the supervisor is told once, now that the listeners are there.
+func (h *host) limit(cfg *config, environ []string) {
+	h.limits = cfg.limits(h.program.listeners)
+	if h.target != nil {
+		h.limits.readyURL = h.target.url.String()
+	}
+	if l := cfg.unshared(h.program.listeners); l != nil {
+		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
+	}
+	h.limits.unsteered = h.unsteered(environ)
+	h.limits.heartbeat = watchdogInterval(environ)
 }
 
 // answerHTTP opens what --http asks for.

@@ -317,6 +317,8 @@ func (l *looker) done() bool { return len(l.watches) == len(l.want) }
 func (l *looker) cannot(pid int, err error) {
 	reason := fmt.Sprintf("cannot look into process %d: %v", pid, err)
 	switch {
+	case denies(err) && !procAlive(pid): // nobody but root may look into a zombie
+		return
 	case denies(err):
 		l.denied = true
 	case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH):

@@ -56,11 +56,7 @@ func (h *host) look(g *generation, w *worker, helped bool) {
 		seen := sightOf(v, wanted)
 		switch {
 		case v.watcher != 0:
-			seen.server, seen.behind = serverOf(pid, v.watcher)
-			if !chosen {
-				seen.stop = int(stopSignalOf(runningName(seen.server)))
-			}
-			seen.stamped = seen.behind.name == "" || stamped(v.watcher)
+			seen.serves(pid, v.watcher, chosen)
 		case starting:
 			seen.by, seen.deprived = deprived(v.pids, wanted)
 		}
@@ -75,6 +71,15 @@ func (h *host) look(g *generation, w *worker, helped bool) {
 		}
 		h.post(event{kind: evLook, serial: serial, sight: seen})
 	}()
+}
+
+// serves tells of who watches in the worker of pid; chosen: nobody asks for its stop signal.
+func (see *sight) serves(pid, watcher int, chosen bool) {
+	see.server, see.behind = serverOf(pid, watcher)
+	if !chosen {
+		see.stop = int(stopSignalOf(runningName(see.server)))
+	}
+	see.stamped = see.behind.name == "" || stamped(watcher)
 }
 
 // elsewhereThan leaves out the addresses of listeners: a program may have bound one of them while it was looked at.

@@ -279,7 +279,7 @@ func (s *supervisor) once(what string) bool {
 // launched warns, once, of what stands between hotwrap and a server.
 func (s *supervisor) launched(see sight) {
 	name := see.behind.name
-	if name == "" || !s.once(launcherHint) {
+	if name == "" || s.Adopts || !s.once(launcherHint) {
 		return
 	}
 	switch {
@@ -397,9 +397,17 @@ func (s *supervisor) advice(g *generation) string {
 	case len(w.Elsewhere) > 0:
 		return "a program must accept on the descriptor it is given: LISTEN_FDS, or {fd} among its arguments"
 	case w.Reaped && w.Status.Code != 0:
-		return "if it found its address in use: hotwrap holds it, and gives it to the program as a descriptor: LISTEN_FDS, or {fd} among its arguments; or --adopt always"
+		return "if it found its address in use: hotwrap holds it, and gives it to the program as a descriptor: LISTEN_FDS, or {fd} among its arguments" + s.orAdopted()
 	}
 	return ""
+}
+
+// orAdopted is the other way, where it was not gone already.
+func (s *supervisor) orAdopted() string {
+	if s.limits.adopt == adoptAlways {
+		return ""
+	}
+	return "; or --adopt always"
 }
 
 func (s *supervisor) hintAt(text string) {

@@ -47,7 +47,7 @@ func (s *steered) adopt(generation int, c *call) adopted {
 	i := s.meant(c)
 	if i < 0 {
 		c.pass()
-		return adopted{}
+		return s.beyond(c)
 	}
 	l, o := set.ls[i], set.own[i]
 	if g := s.groups[i]; g != nil && c.protocol == unix.IPPROTO_MPTCP && !g.owns(c.fd) {
@@ -111,7 +111,17 @@ func (s *steered) meant(c *call) int {
 	return covering
 }
 
-// covers tells whether who listens on an address of ours also gets what comes to another.
+// beyond is about a bind that no listener is for: it may ask for more than one gives.
+func (s *steered) beyond(c *call) adopted {
+	for _, l := range s.base {
+		if at, err := netip.ParseAddrPort(l.addr); err == nil && l.network == c.network && at.Port() == c.addr.Port() && covers(c.addr.Addr(), at.Addr()) {
+			return adopted{l: l, err: fmt.Errorf("it asks for %s, which is more than it is given: -l :%d", c.addr, at.Port())}
+		}
+	}
+	return adopted{}
+}
+
+// covers tells whether who listens also gets what comes to another.
 func (s *steered) covers(i int, to netip.AddrPort) bool {
 	at, err := netip.ParseAddrPort(s.base[i].addr)
 	if err != nil || at.Port() != to.Port() || s.groups[i] != nil && s.groups[i].v6only && to.Addr().Unmap().Is4() {

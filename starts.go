@@ -45,16 +45,7 @@ func (h *host) prepare(g, predecessor *generation, old *image) {
 			}
 		}
 	}
-	resolve := func() (*image, error) { return h.program.resolve(number, like) }
-	if old != nil {
-		img, err := old.again(number)
-		resolve = func() (*image, error) {
-			if err == nil {
-				err = img.intact()
-			}
-			return img, err
-		}
-	}
+	resolve := h.resolver(number, like, old)
 	var wanted map[uint64]string
 	if predecessor != nil {
 		wanted = h.wanted(predecessor)
@@ -73,6 +64,20 @@ func (h *host) prepare(g, predecessor *generation, old *image) {
 			img.unpin()
 		}
 	}()
+}
+
+// resolver is how the image of a generation is had: of what lies on disk, or of what was run before.
+func (h *host) resolver(number int, like, old *image) func() (*image, error) {
+	if old == nil {
+		return func() (*image, error) { return h.program.resolve(number, like) }
+	}
+	img, err := old.again(number)
+	return func() (*image, error) {
+		if err == nil {
+			err = img.intact()
+		}
+		return img, err
+	}
 }
 
 // memoryWarnings compares what the predecessor uses with what is left for a second one like it.
@@ -175,11 +180,16 @@ func (h *host) spawn(g *generation, w *worker) (int, error) {
 		h.post(event{kind: evExec, serial: serial, err: err})
 	}()
 	if g.State == genStarting && g.Number > 1 {
-		if own, err := oomScoreAdj(os.Getpid()); err == nil {
-			_ = setOOMScoreAdj(pid, min(own+oomRaise, 1000))
-		}
+		expose(pid)
 	}
 	return pid, nil
+}
+
+// expose has a candidate go first if memory runs out.
+func expose(pid int) {
+	if own, err := oomScoreAdj(os.Getpid()); err == nil {
+		_ = setOOMScoreAdj(pid, min(own+oomRaise, 1000))
+	}
 }
 
 // close closes what is the worker's by now.
