@@ -74,12 +74,12 @@ func (h *host) look(g *generation, w *worker, helped bool) {
 }
 
 // serves tells of who watches in the worker of pid; chosen: nobody asks for its stop signal.
-func (see *sight) serves(pid, watcher int, chosen bool) {
-	see.server, see.behind = serverOf(pid, watcher)
+func (s *sight) serves(pid, watcher int, chosen bool) {
+	s.server, s.behind = serverOf(pid, watcher)
 	if !chosen {
-		see.stop = int(stopSignalOf(runningName(see.server)))
+		s.stop = int(stopSignalOf(runningName(s.server)))
 	}
-	see.stamped = see.behind.name == "" || stamped(watcher)
+	s.stamped = s.behind.name == "" || stamped(watcher)
 }
 
 // elsewhereThan leaves out the addresses of listeners: a program may have bound one of them while it was looked at.
