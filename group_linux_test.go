@@ -498,7 +498,7 @@ func TestGroupFindsStrangers(t *testing.T) {
 			end := func() { file.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() }
 			defer end()
 			file.Close()
-			want := fmt.Sprintf("address in use by pid %d (sleep 60)", cmd.Process.Pid)
+			want := fmt.Sprintf("address in use by pid %d (sleep", cmd.Process.Pid) // it may just be becoming it
 			if m, err := g.open(); err == nil || m != nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("open: %v, want %q", err, want)
 			}

@@ -442,6 +442,9 @@ func lacking(all, have []string) (lacks []string) {
 // hints names what the last look at a ready worker found odd, once for each oddity.
 func (s *supervisor) hints(g *generation, see sight) {
 	for _, addr := range see.others {
+		if s.Adopts && slices.Contains(s.addresses(), shortAddr(addr, "")) {
+			continue // it bound that while it was looked at
+		}
 		if g.Watched == nil && see.blind == "" && len(s.listeners()) > 0 {
 			s.hintAt(fmt.Sprintf("the program listens on %s, not on %s", shortAddr(addr, "*"), strings.Join(s.addresses(), ", ")))
 		} else if s.limits.overlap && s.once(addr) {

@@ -25,8 +25,8 @@ import (
 
 const (
 	plainHeading  = "Programs that bind by themselves"
-	plainRestarts = 10                      // HOTWRAP_TEST_RESTARTS is another number
-	plainAlways   = 6                       // with --adopt always,
+	plainRestarts = 5                       // HOTWRAP_TEST_RESTARTS is another number
+	plainAlways   = 3                       // with --adopt always,
 	plainBetween  = 800                     // and requests after each: time for the idle ones
 	plainIdlers   = 12                      // clients on idle connections
 	idleLeast     = 1200 * time.Millisecond // that one of them leaves its connection alone: longer than a drain waits for a byte,
