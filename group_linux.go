@@ -83,11 +83,11 @@ func makeSteerable(fd int) {
 
 // newGroup makes l's listening socket, which is the group's from now on, its first member; all connections go there. A
 // lent one is somebody else's too (systemd's, fd:N): it never leaves. The error says why l cannot be steered.
-func newGroup(l *listener, lent bool) (*group, error) {
+func newGroup(l *listener, lent bool, known *listening) (*group, error) {
 	g, err := describeGroup(l)
 	if err == nil {
 		g.members[0].lent = lent
-		err = g.foreign()
+		err = g.foreign(known)
 	}
 	if err == nil {
 		err = g.rehearse()
@@ -193,18 +193,46 @@ func (g *group) anchor(fd int) error {
 
 // open makes one more socket, which listens and gets no connection until it is aimed at.
 func (g *group) open() (*member, error) {
+	m, err := g.enlist()
+	if err != nil {
+		return nil, err
+	}
+	if err := g.alone(nil); err != nil {
+		g.dismiss(m)
+		return nil, err
+	}
+	_ = g.bury(nil) // what cannot go yet is tried again
+	return m, nil
+}
+
+// enlist is open up to where it is looked who else listens.
+func (g *group) enlist() (*member, error) {
 	fd, err := g.socket()
 	if err != nil {
 		return nil, fmt.Errorf("cannot open another socket for %q: %w", g.addr, err)
 	}
 	if err = g.admit(fd); err == nil {
 		var m *member
-		if m, err = g.listen(fd, g.backlog); err == nil {
+		if m, err = g.join(fd, g.backlog); err == nil {
 			return m, nil
 		}
 	}
 	unix.Close(fd)
 	return nil, err
+}
+
+// alone is an error if somebody else listens on the address.
+func (g *group) alone(known *listening) error {
+	if err := g.foreign(known); err != nil {
+		return fmt.Errorf("cannot listen on %q: %w", g.addr, err)
+	}
+	return nil
+}
+
+// dismiss closes the one that came last: it leaves no hole.
+func (g *group) dismiss(m *member) {
+	g.withdraw(m)
+	unix.Close(m.fd)
 }
 
 // socket makes a socket like the first one was.
@@ -307,19 +335,27 @@ func (g *group) share() error {
 // listen makes an admitted socket a member: it is the group's now, unless there is an error. An error also is that
 // somebody else listens on the address.
 func (g *group) listen(fd, backlog int) (*member, error) {
+	m, err := g.join(fd, backlog)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.alone(nil); err != nil {
+		g.withdraw(m)
+		return nil, err
+	}
+	_ = g.bury(nil) // what cannot go yet is tried again
+	return m, nil
+}
+
+// join is listen up to where it is looked who else does.
+func (g *group) join(fd, backlog int) (*member, error) {
 	m, _, err := newMember(fd, backlog)
 	if err == nil {
 		err = g.enter(m)
 	}
-	if err == nil {
-		if err = g.foreign(); err != nil {
-			g.withdraw(m)
-		}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %q: %w", g.addr, err)
 	}
-	_ = g.bury() // what cannot go yet is tried again
 	return m, nil
 }
 
@@ -356,7 +392,7 @@ func (g *group) again(m *member, backlog int) error {
 	if err != nil {
 		return fmt.Errorf("cannot listen again on %q: %w", g.addr, err)
 	}
-	_ = g.bury() // what cannot go yet is tried again
+	_ = g.bury(nil) // what cannot go yet is tried again
 	return nil
 }
 
@@ -372,7 +408,7 @@ func (g *group) look() error {
 	if lost == 0 || len(g.members) == 0 {
 		return nil
 	}
-	if len(g.members) > 1 && (lost > 1 || g.foreign() != nil) {
+	if len(g.members) > 1 && (lost > 1 || g.foreign(nil) != nil) {
 		if err := g.reorder(); err != nil {
 			return err
 		}
@@ -433,7 +469,7 @@ func (g *group) aim(shares []share, probe netip.AddrPort, probed *member) error 
 		g.shares, g.probe, g.probed = before, from, to
 		return fmt.Errorf("cannot steer %q: %w", g.addr, err)
 	}
-	_ = g.bury() // what cannot go yet is tried again
+	_ = g.bury(nil) // what cannot go yet is tried again
 	return nil
 }
 
@@ -456,7 +492,7 @@ func (g *group) steer() error {
 
 // leave lets a member go that is not aimed at, and closes it: at once or, where that would send connections astray, when
 // the array permits it. What waits in its queue then is reset.
-func (g *group) leave(m *member) error {
+func (g *group) leave(m *member, known *listening) error {
 	if g.aimedAt(m) {
 		return fmt.Errorf("cannot close a socket of %q: connections are aimed at it", g.addr)
 	}
@@ -470,15 +506,15 @@ func (g *group) leave(m *member) error {
 		}
 		return nil
 	}
-	return g.bury()
+	return g.bury(known)
 }
 
 // bury closes the members that have left, as far as the array permits it.
-func (g *group) bury() error {
+func (g *group) bury(known *listening) error {
 	if !slices.ContainsFunc(g.members, func(m *member) bool { return m.left && !m.lent }) {
 		return nil
 	}
-	if err := g.foreign(); err != nil { // a stranger in the array could take the hole
+	if err := g.foreign(known); err != nil { // a stranger in the array could take the hole
 		return fmt.Errorf("cannot close a socket of %q: %w", g.addr, err)
 	}
 	for i := len(g.members) - 1; i >= 0; i-- {
@@ -541,11 +577,15 @@ func (g *group) close() {
 	g.members = nil
 }
 
-// foreign is an error if anybody else listens on an address that overlaps. The kernel refuses none of those who have
-// SO_REUSEPORT, even of other users where the family differs, and they would take connections unnoticed.
-func (g *group) foreign() error {
+// foreign is an error if anybody else listens on an address that overlaps; known is what was looked up, nil: it looks. The
+// kernel refuses none of those who have SO_REUSEPORT, even of other users where the family differs, and they would take
+// connections unnoticed.
+func (g *group) foreign(known *listening) error {
+	if known == nil {
+		known = listeningOn(portSet{g.at.Port(): true})
+	}
 	wanted := map[uint64]bool{}
-	for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, portSet{g.at.Port(): true}) {
+	for _, s := range known.at(g.at.Port()) {
 		own := slices.ContainsFunc(g.members, func(m *member) bool { return m.inode == s.inode })
 		if !own && s.inode != 0 && g.overlaps(s) {
 			wanted[s.inode] = true

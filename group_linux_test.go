@@ -20,7 +20,7 @@ import (
 // groupAt makes a group of a listener of our own.
 func groupAt(t *testing.T, text string) *group {
 	t.Helper()
-	g, err := newGroup(opened(t, text)[0], false)
+	g, err := newGroup(opened(t, text)[0], false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func aimAt(t *testing.T, g *group, m *member) {
 
 func leaves(t *testing.T, g *group, m *member) {
 	t.Helper()
-	if err := g.leave(m); err != nil {
+	if err := g.leave(m, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -397,7 +397,7 @@ func TestGroupTombstone(t *testing.T) {
 	if got := spread(t, g, "127.0.0.1", 100, d); got[0] != 100 {
 		t.Errorf("%d of 100", got[0])
 	}
-	if err := g.leave(d); err == nil {
+	if err := g.leave(d, nil); err == nil {
 		t.Error("the one that serves may leave")
 	}
 }
@@ -502,7 +502,7 @@ func TestGroupFindsStrangers(t *testing.T) {
 			if m, err := g.open(); err == nil || m != nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("open: %v, want %q", err, want)
 			}
-			if err := g.leave(a); err == nil || !strings.Contains(err.Error(), want) {
+			if err := g.leave(a, nil); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("leave: %v, want %q", err, want)
 			}
 			end()
@@ -564,7 +564,7 @@ func TestGroupOfLent(t *testing.T) {
 			port := netip.MustParseAddrPort(l.addr).Port()
 			h := hammering(t, &group{at: netip.AddrPortFrom(netip.Addr{}, port), members: []*member{first}}, "127.0.0.1")
 			h.only(t, first, 200)
-			g, err := newGroup(l, true)
+			g, err := newGroup(l, true, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -615,12 +615,12 @@ func TestGroupOfLentWithoutReuse(t *testing.T) {
 		return server
 	}
 	early := connect()
-	if _, err := newGroup(l, true); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := newGroup(l, true, nil); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("with an open connection: %v", err)
 	}
 	_ = unix.SetsockoptLinger(early, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	unix.Close(early)
-	g, err := newGroup(l, true)
+	g, err := newGroup(l, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -829,7 +829,7 @@ func TestGroupOptions(t *testing.T) {
 			t.Fatalf("%s: %v", s.name, err)
 		}
 	}
-	g, err := newGroup(l, false)
+	g, err := newGroup(l, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -908,7 +908,7 @@ func TestGroupOfAnotherUser(t *testing.T) {
 	if err := unix.Fchown(l.fd, 65534, -1); err != nil {
 		t.Fatal(err)
 	}
-	g, err := newGroup(l, true)
+	g, err := newGroup(l, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -925,7 +925,7 @@ func TestGroupOfMPTCP(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	g, err := newGroup(ls[0], false)
+	g, err := newGroup(ls[0], false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -954,7 +954,7 @@ func TestNoGroup(t *testing.T) {
 		if err != nil {
 			t.Skip(err)
 		}
-		if _, err := newGroup(ls[0], false); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := newGroup(ls[0], false, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}
 		closeListeners(ls)

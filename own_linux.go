@@ -248,7 +248,7 @@ func (s *steered) begin(set *socketSet, i, fd int) error {
 	}
 	s.base[i].fd, s.base[i].inode, s.base[i].addr, s.base[i].lent = fd, l.inode, l.addr, false
 	set.ls[i], set.members[i] = s.base[i], nil
-	g, err := newGroup(s.base[i], false)
+	g, err := newGroup(s.base[i], false, nil)
 	if err != nil {
 		return err
 	}
@@ -308,7 +308,7 @@ func (s *steered) ownListen(set *socketSet, i int, c *call) adopted {
 	}
 	if g != nil && before != nil {
 		s.cut += waiting(before.fd)
-		err = errors.Join(err, g.leave(before))
+		err = errors.Join(err, g.leave(before, nil))
 	}
 	err = errors.Join(err, s.rewatch(set))
 	c.done(0)
@@ -326,7 +326,7 @@ func (s *steered) learn(set *socketSet, c *call) adopted {
 	}
 	l := &listener{network: c.network, addr: c.addr.String(), fd: c.keep(), inode: c.inode, pin: -1, backlog: systemBacklog()}
 	l.name = s.freeName(l.port())
-	g, err := newGroup(l, false)
+	g, err := newGroup(l, false, nil)
 	if err != nil {
 		s.fixed.listeners = append(s.fixed.listeners, l)
 	}

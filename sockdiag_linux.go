@@ -102,6 +102,24 @@ func inetTables(protocol byte, states stateSet, ports portSet) (all []inetSocket
 	return all[:min(len(all), maxSockets)], whole
 }
 
+// listening is who listens on some TCP ports. It is looked up when that is asked first, once for all of them.
+type listening struct {
+	ports portSet
+	known map[uint16][]inetSocket
+}
+
+func listeningOn(ports portSet) *listening { return &listening{ports: ports} }
+
+func (t *listening) at(port uint16) []inetSocket {
+	if t.known == nil {
+		t.known = map[uint16][]inetSocket{}
+		for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, t.ports) {
+			t.known[s.local.Port()] = append(t.known[s.local.Port()], s)
+		}
+	}
+	return t.known[port]
+}
+
 // Of struct inet_diag_req_v2 and inet_diag_msg, see linux/inet_diag.h.
 const (
 	diagBytecode = 1  // INET_DIAG_REQ_BYTECODE

@@ -48,9 +48,10 @@ func newTraffic(ls []*listener, share, learns bool) (t traffic, notes []message)
 	s := &steered{base: ls, groups: make([]*group, len(ls)), sets: map[int]*socketSet{}, learns: learns}
 	first := &socketSet{ls: slices.Clone(ls), members: make([]*member, len(ls)), own: make([]*own, len(ls))}
 	var fixed []*listener
+	known := listeningOn(tcpPorts(ls))
 	for i, l := range ls {
 		if l.network == "tcp" && !share {
-			g, err := newGroup(l, l.lent)
+			g, err := newGroup(l, l.lent, known)
 			if err == nil {
 				s.groups[i], first.members[i] = g, g.members[0]
 				continue
@@ -89,22 +90,56 @@ func (s *steered) open(generation, like int) error {
 // newSet opens one more socket of each address. None gets a connection yet.
 func (s *steered) newSet() (*socketSet, error) {
 	set := &socketSet{ls: slices.Clone(s.base), members: make([]*member, len(s.base)), own: make([]*own, len(s.base))}
-	for i, g := range s.groups {
-		if g == nil {
-			continue
-		}
-		m, err := g.open()
-		if err != nil {
+	err := s.enlist(set)
+	if err == nil {
+		if err = s.watchSet(set); err != nil {
 			s.leave(set)
-			return nil, err
 		}
-		set.put(s.base[i], i, m)
 	}
-	if err := s.watchSet(set); err != nil {
-		s.leave(set)
+	if err != nil {
 		return nil, err
 	}
 	return set, nil
+}
+
+// enlist opens a set's sockets, all or none. It is looked once for all of them who else listens.
+func (s *steered) enlist(set *socketSet) (err error) {
+	for i, g := range s.groups {
+		if g == nil || err != nil {
+			continue
+		}
+		var m *member
+		if m, err = g.enlist(); err == nil {
+			set.put(s.base[i], i, m)
+		}
+	}
+	known := s.listening()
+	for _, g := range s.groups {
+		if g != nil && err == nil {
+			err = g.alone(known)
+		}
+	}
+	for i, m := range set.members {
+		switch {
+		case m == nil:
+		case err != nil:
+			s.groups[i].dismiss(m)
+		default:
+			_ = s.groups[i].bury(known) // what cannot go yet is tried again
+		}
+	}
+	return err
+}
+
+// listening is who listens on the ports that are steered.
+func (s *steered) listening() *listening {
+	ports := portSet{}
+	for _, g := range s.groups {
+		if g != nil {
+			ports[g.at.Port()] = true
+		}
+	}
+	return listeningOn(ports)
 }
 
 // put makes m the socket of one address.
@@ -198,8 +233,11 @@ func (s *steered) sharesOf(shares map[int]int, i int) (of []share) {
 
 // relisten goes by whether somebody shut the socket down: then it has lost its place in the group.
 func (s *steered) relisten(l *listener) error {
+	if l.network != "tcp" || accepting(l.fd) {
+		return l.refresh()
+	}
 	for _, set := range s.each() {
-		if i := slices.Index(set.ls, l); i >= 0 && set.members[i] != nil && !accepting(l.fd) {
+		if i := slices.Index(set.ls, l); i >= 0 && set.members[i] != nil {
 			return s.groups[i].again(set.members[i], l.backlog)
 		}
 	}
@@ -255,15 +293,20 @@ func (s *steered) release(generation int) (cut int) {
 // leave closes what a set has of its own.
 func (s *steered) leave(set *socketSet) {
 	set.stop()
+	set.closeOwn()
+	known := s.listening()
 	for i, m := range set.members {
-		if o := set.own[i]; o != nil && !o.listens {
+		if m != nil {
+			_ = s.groups[i].leave(m, known) // if it stays, it is closed at the end
+		}
+	}
+}
+
+// closeOwn closes what its program has bound and does not listen on.
+func (set *socketSet) closeOwn() {
+	for _, o := range set.own {
+		if o != nil && !o.listens {
 			unix.Close(o.fd)
-		}
-		if m == nil {
-			continue
-		}
-		if err := s.groups[i].leave(m); err != nil {
-			continue // it stays, and is closed at the end
 		}
 	}
 }
@@ -319,11 +362,7 @@ func (s *steered) close() {
 	s.closed = true
 	s.fixed.close()
 	for _, set := range s.each() {
-		for _, o := range set.own {
-			if o != nil && !o.listens {
-				unix.Close(o.fd)
-			}
-		}
+		set.closeOwn()
 	}
 	for _, g := range s.groups {
 		if g != nil {
