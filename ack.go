@@ -82,58 +82,76 @@ func unquote(s string) string {
 
 // ackClient is one connection to the ack socket, and the goroutine that reads it.
 type ackClient struct {
-	conn *net.UnixConn
-	told chan []notice // the goroutine ends by sending what it could not post
+	conn  *net.UnixConn
+	until time.Time     // when its line must be there
+	held  []byte        // of its line
+	open  bool          // it was interrupted, and may go on
+	told  chan []notice // the goroutine ends by sending what it could not post
 }
 
-// acknowledge serves the ack socket until stop. When maxAcks connections are open, the oldest one, silent till now,
+func newAckClient(conn *net.UnixConn) *ackClient {
+	return &ackClient{conn: conn, until: time.Now().Add(ackPatience)}
+}
+
+// acknowledge serves the ack socket until done. When maxAcks connections are open, the oldest one, silent till now,
 // makes room: somebody who has nothing to say cannot keep out who has.
-func (s *notifySocket) acknowledge() (left []notice) {
-	var clients [maxAcks]*ackClient
-	for i := 0; ; i = (i + 1) % maxAcks {
-		conn, err := s.acks.AcceptUnix()
-		if err != nil && s.paused() {
-			break
-		}
-		left = append(left, clients[i].end()...)
-		clients[i] = nil
-		if err == nil {
-			clients[i] = s.hear(conn)
+func (s *notifySocket) acknowledge(done <-chan struct{}) (left []notice) {
+	for _, c := range s.clients {
+		if c != nil {
+			s.hear(c, done)
 		}
 	}
-	for _, c := range clients {
-		left = append(left, c.end()...)
+	i := 0 // the oldest
+	for ; ; i = (i + 1) % maxAcks {
+		conn, err := s.acks.AcceptUnix()
+		if err != nil && paused(done) {
+			break
+		}
+		left = append(left, s.clients[i].end()...)
+		if s.clients[i] = nil; err == nil {
+			s.clients[i] = newAckClient(conn)
+			s.hear(s.clients[i], done)
+		}
+	}
+	for n := range maxAcks {
+		c := &s.clients[(i+n)%maxAcks]
+		left = append(left, (*c).interrupt()...)
+		if *c != nil && !(*c).open {
+			*c = nil
+		}
 	}
 	return left
 }
 
-// paused waits a moment after a failed accept, so that a lack of descriptors does not become a busy loop. True: stop was called.
-func (s *notifySocket) paused() bool {
+// paused waits a moment after a failed accept, so that a lack of descriptors does not become a busy loop. True: done.
+func paused(done <-chan struct{}) bool {
 	timer := time.NewTimer(acceptPause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return false
-	case <-s.done:
+	case <-done:
 		return true
 	}
 }
 
-// hear starts to read one ack; there is no answer to it but the end of the connection.
-func (s *notifySocket) hear(conn *net.UnixConn) *ackClient {
-	c := &ackClient{conn: conn, told: make(chan []notice, 1)}
-	_ = conn.SetReadDeadline(time.Now().Add(ackPatience)) // here, or it could come after that of end
+// hear reads one ack; there is no answer to it but the end of the connection.
+func (s *notifySocket) hear(c *ackClient, done <-chan struct{}) {
+	told := make(chan []notice, 1)
+	c.told, c.open = told, false
+	_ = c.conn.SetReadDeadline(c.until) // here, or it could come after that of interrupt
 	go func() {
-		left := s.ack(conn)
-		_ = conn.Close()
-		c.told <- left
+		left := s.ack(c, done)
+		if !c.open {
+			_ = c.conn.Close()
+		}
+		told <- left
 	}()
-	return c
 }
 
 // ack reads and posts one ack. It returns what could not be posted.
-func (s *notifySocket) ack(conn *net.UnixConn) []notice {
-	line, ok := readLine(conn, make([]byte, maxAckLine))
+func (s *notifySocket) ack(c *ackClient, done <-chan struct{}) []notice {
+	line, ok := c.readLine()
 	if !ok {
 		return nil
 	}
@@ -142,9 +160,9 @@ func (s *notifySocket) ack(conn *net.UnixConn) []notice {
 		return nil
 	}
 	n := notice{ready: true, mainPID: pid, by: "ack"}
-	from := callerOf(conn)
+	from := callerOf(c.conn)
 	n.pid, n.uid = from.pid, from.uid
-	if s.post(n, s.done) {
+	if s.post(n, done) {
 		return nil
 	}
 	return []notice{n}
@@ -152,19 +170,22 @@ func (s *notifySocket) ack(conn *net.UnixConn) []notice {
 
 // readLine reads a whole line, without its newline; half a line could name half a pid. When the deadline is over it
 // takes what has arrived till then.
-func readLine(conn *net.UnixConn, buf []byte) ([]byte, bool) {
-	for n := 0; n < len(buf); {
-		got, err := conn.Read(buf[n:])
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			got = readNow(conn, buf[n:])
+func (c *ackClient) readLine() ([]byte, bool) {
+	buf := make([]byte, maxAckLine)
+	for n := copy(buf, c.held); n < len(buf); {
+		got, err := c.conn.Read(buf[n:])
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		if late {
+			got = readNow(c.conn, buf[n:])
 		}
 		if i := bytes.IndexByte(buf[n:n+got], '\n'); i >= 0 {
 			return buf[:n+i], true
 		}
+		n += got
 		if err != nil {
+			c.held, c.open = buf[:n], late && n < len(buf) && time.Now().Before(c.until)
 			return nil, false
 		}
-		n += got
 	}
 	return nil, false
 }
@@ -187,8 +208,8 @@ func ackNumber(env []string, taken int) (int, error) {
 }
 
 // openAckSocket makes what EINHORN_SOCK_FD names: a stream socket that is connected already, for acks. The worker's end is
-// the caller's, to pass on and to close; stop is to be called once. Anything else that comes in is thrown away.
-func openAckSocket(post poster) (workerEnd int, stop func() []notice, err error) {
+// the caller's, to pass on and to close. Anything else that comes in is thrown away.
+func openAckSocket(post poster) (workerEnd int, h *hearing, err error) {
 	r, workerEnd, err := openPair("ack socket", func(fds []int) error {
 		ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		copy(fds, ends[:])
@@ -197,41 +218,45 @@ func openAckSocket(post poster) (workerEnd int, stop func() []notice, err error)
 	if err != nil {
 		return -1, nil, fmt.Errorf("cannot make an ack socket: %w", err)
 	}
-	return workerEnd, hearOn(r, post, hearAcks), nil
+	h = &hearing{file: r, post: post, parse: (*hearing).acks}
+	h.start()
+	return workerEnd, h, nil
 }
 
-// hearAcks reads r to its end or until done, and posts every ack. It returns what could not be posted. The kernel names
-// no sender here, so it is the process that the ack names, as in einhorn.
-func hearAcks(r *os.File, post poster, done <-chan struct{}) []notice {
-	buf := make([]byte, maxAckLine)
-	for n := 0; ; {
-		got, err := r.Read(buf[n:])
-		if errors.Is(err, os.ErrDeadlineExceeded) { // stop: take what the kernel still holds
-			got = readNow(r, buf[n:])
+// acks are the whole lines that are one. The kernel names no sender here, so it is the process that the ack names, as in
+// einhorn.
+func (h *hearing) acks(data []byte) (all []notice) {
+	h.held = append(h.held, data...)
+	for {
+		line, rest, whole := bytes.Cut(h.held, newline)
+		if !whole {
+			break
 		}
-		n += got
-		for i := bytes.IndexByte(buf[:n], '\n'); i >= 0; i = bytes.IndexByte(buf[:n], '\n') {
-			pid, bad := parseAck(buf[:i])
-			n = copy(buf, buf[i+1:n])
-			ack := notice{ready: true, mainPID: pid, pid: pid, uid: -1, by: "ack"}
-			if bad == nil && !post(ack, done) {
-				return []notice{ack}
-			}
+		if pid, err := parseAck(line); err == nil {
+			all = append(all, notice{ready: true, mainPID: pid, pid: pid, uid: -1, by: "ack"})
 		}
-		if n == len(buf) {
-			n = 0 // too long for an ack
-		}
-		if err != nil {
-			return nil
-		}
+		h.held = rest
 	}
+	if len(h.held) >= maxAckLine {
+		h.held = nil // too long for an ack
+	}
+	return all
 }
 
-// end breaks off what c still reads, waits until what it has read is taken, and returns what could not be posted.
-func (c *ackClient) end() []notice {
+// interrupt breaks off what c still reads, and returns what could not be posted.
+func (c *ackClient) interrupt() []notice {
 	if c == nil {
 		return nil
 	}
 	_ = c.conn.SetReadDeadline(longAgo)
 	return <-c.told
+}
+
+// end is for good.
+func (c *ackClient) end() []notice {
+	left := c.interrupt()
+	if c != nil {
+		_ = c.conn.Close()
+	}
+	return left
 }

@@ -132,7 +132,7 @@ func TestAckPushedOut(t *testing.T) {
 		}
 		io.WriteString(client, text)
 		server.SetReadDeadline(longAgo)
-		line, ok := readLine(server.(*net.UnixConn), make([]byte, maxAckLine))
+		line, ok := (&ackClient{conn: server.(*net.UnixConn)}).readLine()
 		if string(line) != want || ok != (want != "") {
 			t.Errorf("of %q: %q, %v", text, line, ok)
 		}

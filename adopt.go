@@ -198,9 +198,7 @@ func (h *host) readyToAdopt(cfg *config) error {
 
 // openAdoption hears of what a worker binds.
 func (h *host) openAdoption(serial int, e *ears, l *launch) (err error) {
-	e.adoption, l.adopt, err = openAdoption(func(c *call) bool {
-		return h.post(event{kind: evCall, serial: serial, call: c})
-	})
+	e.adoption, l.adopt, err = openAdoption(h.calls(serial))
 	return err
 }
 

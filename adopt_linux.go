@@ -182,17 +182,21 @@ type (
 
 // adoption is the source of one worker's calls.
 type adoption struct {
-	post    func(*call) bool
+	post    func(c *call, quit <-chan struct{}) bool
 	size    int           // of what the kernel writes for one call
-	pair    *os.File      // on which the shim sends the descriptor
-	told    chan *os.File // that descriptor, once it has come, for stop
+	pair    *os.File      // on which the shim sends the descriptor; nil: it has
+	told    chan *os.File // that descriptor, once it has come, for who interrupts
 	stopped chan struct{}
-	posted  []uint64 // calls that may still wait; the reader's own
+	over    chan struct{}  // closed when the last process is gone
+	posted  []notification // that may still wait for their answer; this and the next are the reader's own while there is one
+	held    *call          // nobody took it
+	quit    chan struct{}  // nil: nobody reads now
+	ended   chan struct{}
 }
 
 // openAdoption makes the pair for one launch. The shim's end is the caller's, to pass on and to close. From then on post is
 // called, from one goroutine, with each call of the worker's processes; false means that nobody will answer.
-func openAdoption(post func(*call) bool) (a *adoption, theirs int, err error) {
+func openAdoption(post func(*call, <-chan struct{}) bool) (a *adoption, theirs int, err error) {
 	size, err := notificationSize()
 	if err != nil {
 		return nil, -1, fmt.Errorf("cannot be told of bind and listen: %w", err)
@@ -205,9 +209,108 @@ func openAdoption(post func(*call) bool) (a *adoption, theirs int, err error) {
 	if err != nil {
 		return nil, -1, fmt.Errorf("cannot make a pair of sockets: %w", err)
 	}
-	a = &adoption{post: post, size: size, pair: pair, told: make(chan *os.File, 1), stopped: make(chan struct{})}
-	go a.run()
+	a = newAdoption(post, size)
+	a.pair = pair
+	a.start()
 	return a, theirs, nil
+}
+
+func newAdoption(post func(*call, <-chan struct{}) bool, size int) *adoption {
+	return &adoption{post: post, size: size, told: make(chan *os.File, 1), stopped: make(chan struct{}), over: make(chan struct{})}
+}
+
+// start begins to read.
+func (a *adoption) start() {
+	quit, ended := make(chan struct{}), make(chan struct{})
+	a.quit, a.ended = quit, ended
+	var file *os.File
+	select {
+	case file = <-a.told:
+		a.told <- file
+	default:
+	}
+	go func() {
+		defer close(ended)
+		if file == nil && a.pair != nil {
+			file = a.descriptor(quit)
+		}
+		if file != nil {
+			a.run(file, quit)
+		}
+	}()
+}
+
+// carriedAdoption is that source on its way to the next hotwrap, with the calls that it has to answer: those of a thread
+// that was to be given its socket, and got no CPU. There they are seen once more, as if they came now.
+type carriedAdoption struct {
+	FD      int           `json:"fd,omitempty"`
+	Pair    int           `json:"pair,omitempty"` // the shim has not sent it yet
+	Stopped bool          `json:"stopped,omitempty"`
+	Calls   []carriedCall `json:"calls,omitempty"`
+}
+
+type carriedCall struct {
+	ID     uint64    `json:"id"`
+	TID    uint32    `json:"tid"`
+	Number int32     `json:"number"`
+	Args   [6]uint64 `json:"args"`
+}
+
+// hush reads no more, and hands back the call that was read and not posted. What the program calls from then on waits in
+// the kernel.
+func (a *adoption) hush() []*call {
+	if a.quit == nil {
+		return nil
+	}
+	close(a.quit)
+	a.interrupt()
+	<-a.ended
+	a.quit = nil
+	c := a.held
+	if a.held = nil; c == nil {
+		return nil
+	}
+	return []*call{c}
+}
+
+// carry is to be called of a hushed one, when all that was handed back has been answered.
+func (a *adoption) carry(b *baggage) *carriedAdoption {
+	c := &carriedAdoption{Stopped: a.isStopped()}
+	select {
+	case file := <-a.told:
+		a.told <- file
+		c.FD = b.number(file)
+		for _, n := range a.posted {
+			if (&call{from: file, id: n.id}).valid() {
+				c.Calls = append(c.Calls, carriedCall{n.id, n.tid, n.call, n.args})
+			}
+		}
+	case <-a.over:
+	default:
+		c.Pair = b.number(a.pair)
+	}
+	return c
+}
+
+// restoreAdoption makes the source again; start begins to read.
+func restoreAdoption(c carriedAdoption, post func(*call, <-chan struct{}) bool) (*adoption, error) {
+	size, err := notificationSize()
+	if err != nil {
+		return nil, fmt.Errorf("cannot be told of bind and listen: %w", err)
+	}
+	a := newAdoption(post, size)
+	if c.Stopped {
+		close(a.stopped)
+	}
+	if file := carriedFile(c.FD, "seccomp"); file != nil {
+		a.told <- file
+	} else if a.pair = carriedFile(c.Pair, "adoption"); a.pair == nil {
+		close(a.over)
+	}
+	for _, n := range c.Calls {
+		a.posted = append(a.posted, notification{id: n.ID, tid: n.TID, call: n.Number, args: n.Args})
+	}
+	return a, nil
 }
 
 // notificationSize is how long the kernel's struct seccomp_notif is; a newer one may have more at its end.
@@ -226,73 +329,98 @@ func notificationSize() (int, error) {
 // stop posts no more calls and passes all that wait. Those posted before are still to be answered by who has them, for
 // the sake of their descriptors. It does not block; the source ends with the worker's last process.
 func (a *adoption) stop() {
-	select {
-	case <-a.stopped:
-		return
-	default:
-	}
-	close(a.stopped)
-	select {
-	case file := <-a.told:
-		_ = file.SetReadDeadline(longAgo)
-	default: // it has not come yet: then the reader looks at stopped
+	if !a.isStopped() {
+		close(a.stopped)
+		a.interrupt()
 	}
 }
 
-// run answers or posts until the last process is gone.
-func (a *adoption) run() {
-	file := receiveDescriptor(a.pair)
-	_ = a.pair.Close()
-	if file == nil {
-		return // there will be no program
+// interrupt has the reader look at what is wanted of it.
+func (a *adoption) interrupt() {
+	select {
+	case file := <-a.told:
+		_ = file.SetReadDeadline(longAgo)
+		a.told <- file
+	default: // it has not come yet: then the reader looks once it has
+		if a.pair != nil {
+			_ = a.pair.SetReadDeadline(longAgo)
+		}
 	}
-	defer file.Close()
-	a.told <- file
+}
+
+// run answers or posts until the last process is gone, or it is told to quit.
+func (a *adoption) run(file *os.File, quit <-chan struct{}) {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return
 	}
-	for {
+	again := a.posted // in the hotwrap before
+	for a.posted = nil; !isClosed(quit); {
+		if len(again) > 0 {
+			n := again[0]
+			again = again[1:]
+			a.handle(file, &n, quit)
+			continue
+		}
 		if a.isStopped() {
 			a.passPosted(file)
 		}
 		n, err := a.next(raw)
 		switch {
 		case err == nil:
-			a.handle(file, n)
-		case errors.Is(err, os.ErrDeadlineExceeded): // stop
+			a.handle(file, n, quit)
+		case errors.Is(err, os.ErrDeadlineExceeded): // something else is wanted
 			_ = file.SetReadDeadline(time.Time{})
 		default:
+			<-a.told
+			_ = file.Close()
+			close(a.over)
 			return
 		}
 	}
+	a.posted = append(a.posted, again...)
 }
 
-func (a *adoption) isStopped() bool {
-	select {
-	case <-a.stopped:
-		return true
-	default:
-		return false
+// descriptor is what the shim sends; nil if it has ended without, or quit came first.
+func (a *adoption) descriptor(quit <-chan struct{}) *os.File {
+	for !isClosed(quit) {
+		file, err := receiveDescriptor(a.pair)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			_ = a.pair.SetReadDeadline(time.Time{})
+			continue
+		}
+		_ = a.pair.Close()
+		if file == nil {
+			close(a.over) // there will be no program
+		} else {
+			a.told <- file
+		}
+		return file
 	}
+	return nil
 }
+
+func (a *adoption) isStopped() bool { return isClosed(a.stopped) }
+
+// isOver tells whether the last process is gone.
+func (a *adoption) isOver() bool { return isClosed(a.over) }
 
 // passPosted passes what whoever it was posted to has not answered; the kernel knows which those are.
 func (a *adoption) passPosted(file *os.File) {
-	for _, id := range a.posted {
-		(&call{from: file, id: id, fd: -1}).pass()
+	for _, n := range a.posted {
+		(&call{from: file, id: n.id, fd: -1}).pass()
 	}
 	a.posted = nil
 }
 
-// receiveDescriptor waits for the one that the shim sends; nil if it has ended without.
-func receiveDescriptor(pair *os.File) *os.File {
+// receiveDescriptor waits for the one that the shim sends; nil if it has ended without, or with an error.
+func receiveDescriptor(pair *os.File) (*os.File, error) {
 	raw, err := pair.SyscallConn()
 	if err != nil {
-		return nil
+		return nil, nil //nolint:nilerr // it is closed
 	}
 	var fds []int
-	_ = raw.Read(func(from uintptr) bool {
+	err = raw.Read(func(from uintptr) bool {
 		data, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
 		_, n, _, _, err := unix.Recvmsg(int(from), data, oob, unix.MSG_CMSG_CLOEXEC)
 		if err != nil {
@@ -304,10 +432,10 @@ func receiveDescriptor(pair *os.File) *os.File {
 		return true
 	})
 	if len(fds) != 1 {
-		return nil
+		return nil, err
 	}
 	_ = unix.SetNonblock(fds[0], true) // for the poller: NOTIF_RECV itself blocks all the same
-	return os.NewFile(uintptr(fds[0]), "seccomp")
+	return os.NewFile(uintptr(fds[0]), "seccomp"), nil
 }
 
 // next waits for a call. An error means that there will be none.
@@ -347,7 +475,7 @@ func (a *adoption) receive(fd uintptr) (*notification, error) {
 }
 
 // handle posts a call, or passes it at once.
-func (a *adoption) handle(file *os.File, n *notification) {
+func (a *adoption) handle(file *os.File, n *notification, quit <-chan struct{}) {
 	c := &call{from: file, id: n.id, tid: int(n.tid), number: int(int32(n.args[0])), fd: -1}
 	if n.call == unix.SYS_LISTEN {
 		c.op, c.backlog = callListen, int(int32(n.args[1]))
@@ -363,9 +491,13 @@ func (a *adoption) handle(file *os.File, n *notification) {
 	if c.err != nil {
 		c.pass()
 	}
-	a.posted = slices.DeleteFunc(a.posted, func(id uint64) bool { return !(&call{from: file, id: id}).valid() })
-	a.posted = append(a.posted, c.id)
-	if !a.post(c) {
+	a.posted = slices.DeleteFunc(a.posted, func(n notification) bool { return !(&call{from: file, id: n.id}).valid() })
+	a.posted = append(a.posted, *n)
+	switch {
+	case a.post(c, quit):
+	case isClosed(quit):
+		a.held = c
+	default:
 		c.pass()
 	}
 }
@@ -477,11 +609,6 @@ func sameNetwork(fd, tid int) bool {
 func sameFiles(tid int) bool {
 	return sameFile(fmt.Sprintf("/proc/%d/ns/mnt", tid), "/proc/self/ns/mnt") &&
 		sameFile(fmt.Sprintf("/proc/%d/root", tid), "/proc/self/root")
-}
-
-func sameFile(a, b string) bool {
-	var x, y unix.Stat_t
-	return unix.Stat(a, &x) == nil && unix.Stat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
 // bound takes over what a socket that is to listen is bound to; false if that is nothing, or it cannot listen.

@@ -86,13 +86,14 @@ func startAdopted(t testing.TB, change func(*shim.Spec), argv ...string) *adopte
 	return p
 }
 
-func (p *adoptee) post(c *call) bool {
+func (p *adoptee) post(c *call, quit <-chan struct{}) bool {
 	select {
 	case p.calls <- c:
 		return true
+	case <-quit:
 	case <-p.over:
-		return false
 	}
+	return false
 }
 
 // each takes all calls from now on.
@@ -734,7 +735,7 @@ func TestAdoptFlat(t *testing.T) {
 	}
 	fds, routines := openDescriptors(t), runtime.NumGoroutine()
 	for i := range workers {
-		a, theirs, err := openAdoption(func(c *call) bool { return false })
+		a, theirs, err := openAdoption(func(*call, <-chan struct{}) bool { return false })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,14 +40,27 @@ func (*call) pass()              {}
 func (*call) give(int) error     { return errOnlyLinux }
 func (*call) valid() bool        { return false }
 
-type adoption struct{}
+type (
+	adoption        struct{}
+	carriedAdoption struct{}
+)
 
-func (*adoption) stop() {}
+func (*adoption) start()                          {}
+func (*adoption) stop()                           {}
+func (*adoption) hush() []*call                   { return nil }
+func (*adoption) isOver() bool                    { return true }
+func (*adoption) carry(*baggage) *carriedAdoption { return nil }
+
+func restoreAdoption(carriedAdoption, func(*call, <-chan struct{}) bool) (*adoption, error) {
+	return nil, errOnlyLinux
+}
 
 var errOnlyLinux = errors.New("only Linux can do a program's bind and listen for it")
 
-func openAdoption(func(*call) bool) (*adoption, int, error) { return nil, -1, errOnlyLinux }
-func adoptable() error                                      { return errOnlyLinux }
-func adoptableAs(*credential) error                         { return errOnlyLinux }
-func adoptionDeprives() bool                                { return false }
-func notWatchable(err error) error                          { return err }
+func openAdoption(func(*call, <-chan struct{}) bool) (*adoption, int, error) {
+	return nil, -1, errOnlyLinux
+}
+func adoptable() error              { return errOnlyLinux }
+func adoptableAs(*credential) error { return errOnlyLinux }
+func adoptionDeprives() bool        { return false }
+func notWatchable(err error) error  { return err }

@@ -33,6 +33,7 @@ type listener struct {
 
 	backlog int
 	file    *socketFile  // the path, if we made it
+	kept    bool         // our service manager keeps it while we are gone: its path stays
 	watch   *listenWatch // where it is watched
 	dropped uint32       // datagrams that it had no room for, when that was asked last
 }
@@ -168,6 +169,8 @@ func (s listenSpec) defaultName(l *listener) string {
 // open makes the listener of s, without a name.
 func (s listenSpec) open() (*listener, error) {
 	switch {
+	case s.back != nil:
+		return s.back, nil
 	case s.network == "fd":
 		return s.openGiven()
 	case s.inet():
@@ -396,37 +399,41 @@ func (s listenSpec) openGiven() (*listener, error) {
 	return l, nil
 }
 
-// inheritListeners takes the sockets that a service manager passes in LISTEN_FDS, sd_listen_fds(3). There are none if
-// LISTEN_PID or LISTEN_PIDFDID names another process. O_NONBLOCK stays as it is.
-func inheritListeners(environ []string) ([]*listener, error) {
+// inheritListeners takes the sockets that a service manager passes in LISTEN_FDS, sd_listen_fds(3), and apart from them what was
+// in its store. There are none if LISTEN_PID or LISTEN_PIDFDID names another process. O_NONBLOCK stays as it is.
+func inheritListeners(environ []string) (handed, back []*listener, err error) {
 	n, err := inheritedCount(environ)
 	if n == 0 || err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	names := slices.Repeat([]string{""}, n)
 	if text, ok := lookupEnv(environ, "LISTEN_FDNAMES"); ok {
 		names = strings.Split(text, ":")
 	}
 	if len(names) != n {
-		return nil, fmt.Errorf("cannot take the sockets of LISTEN_FDS: LISTEN_FDNAMES has %d names for %d", len(names), n)
+		return nil, nil, fmt.Errorf("cannot take the sockets of LISTEN_FDS: LISTEN_FDNAMES has %d names for %d", len(names), n)
 	}
-	ls := make([]*listener, n)
 	for i, name := range names {
 		fd := firstListenFD + i
+		if strings.HasPrefix(name, storePrefix) {
+			back = append(back, takeBack(fd, name))
+			continue
+		}
 		if len(name) > maxListenName || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
-			return nil, fmt.Errorf("cannot take the sockets of LISTEN_FDS: LISTEN_FDNAMES has the bad name %q", name)
+			return nil, nil, fmt.Errorf("cannot take the sockets of LISTEN_FDS: LISTEN_FDNAMES has the bad name %q", name)
 		}
 		if name == "" { // legal, but a list of one such name is an empty one, which clients take for an error
 			name = "unknown"
 		}
 		l, err := takeSocket(fd)
 		if err != nil {
-			return nil, fmt.Errorf("cannot take descriptor %d (%q) of LISTEN_FDS: %w", fd, name, err)
+			return nil, nil, fmt.Errorf("cannot take descriptor %d (%q) of LISTEN_FDS: %w", fd, name, err)
 		}
 		unix.CloseOnExec(fd)
-		l.name, l.lent, ls[i] = name, true, l
+		l.name, l.lent = name, true
+		handed = append(handed, l)
 	}
-	return ls, nil
+	return handed, back, nil
 }
 
 // inheritedCount is LISTEN_FDS if it is meant for this process.
@@ -523,7 +530,7 @@ func accepting(fd int) bool {
 	return err == nil && n != 0
 }
 
-// closeListeners closes them, and removes the unix paths that are still ours.
+// closeListeners closes them, and removes the unix paths that are still ours and nobody's who keeps them.
 func closeListeners(ls []*listener) {
 	removePaths(ls)
 	closeSockets(ls)
@@ -536,10 +543,10 @@ func closeSockets(ls []*listener) {
 	}
 }
 
-// removePaths removes the unix paths that are still ours.
+// removePaths removes the unix paths that are still ours, unless somebody keeps their sockets.
 func removePaths(ls []*listener) {
 	for _, l := range ls {
-		if l.file != nil {
+		if l.file != nil && !l.kept {
 			l.file.remove()
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,6 +99,32 @@ func bindClosed(fd int, path string) error {
 	}
 	err := unix.Bind(fd, &unix.SockaddrUnix{Name: path})
 	return errors.Join(err, unix.Fchmod(fd, 0o777))
+}
+
+// madeFile is a socket's file, held by a descriptor: its name may lead to another meanwhile.
+type madeFile struct{ fd int }
+
+func openMade(path string) (madeFile, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return madeFile{fd}, err
+}
+
+func (m madeFile) close() { _ = unix.Close(m.fd) }
+
+// is tells whether it is that file.
+func (m madeFile) is(made os.FileInfo) bool {
+	var st unix.Stat_t
+	sys, ok := made.Sys().(*syscall.Stat_t)
+	return ok && unix.Fstat(m.fd, &st) == nil && st.Ino == sys.Ino && st.Dev == sys.Dev
+}
+
+func (m madeFile) chown(uid, gid int) error {
+	return unix.Fchownat(m.fd, "", uid, gid, unix.AT_EMPTY_PATH)
+}
+
+// chmod goes by /proc: fchmod(2) takes no O_PATH descriptor, and fchmodat2(2) is of Linux 6.6.
+func (m madeFile) chmod(mode uint32) error {
+	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(m.fd), mode)
 }
 
 // moveDescriptor closes from and puts its socket on the number to, in place of what was there.

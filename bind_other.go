@@ -4,7 +4,11 @@
 
 package main
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // newSocket opens a socket that no exec inherits. macOS cannot do that in one call, and need not: who opens sockets is
 // who forks.
@@ -46,6 +50,24 @@ func bindClosed(fd int, path string) error {
 	old := unix.Umask(0o777)
 	defer unix.Umask(old)
 	return unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+}
+
+// madeFile is a socket's file by its name: none can be opened here. A symlink in its place is not followed.
+type madeFile struct{ path string }
+
+func openMade(path string) (madeFile, error) { return madeFile{path}, nil }
+
+func (m madeFile) close() {}
+
+func (m madeFile) is(made os.FileInfo) bool {
+	now, err := os.Lstat(m.path)
+	return err == nil && os.SameFile(now, made)
+}
+
+func (m madeFile) chown(uid, gid int) error { return unix.Lchown(m.path, uid, gid) }
+
+func (m madeFile) chmod(mode uint32) error {
+	return unix.Fchmodat(unix.AT_FDCWD, m.path, mode, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func moveDescriptor(from, to int) error {

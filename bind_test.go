@@ -1231,7 +1231,7 @@ func TestInheritChild(t *testing.T) {
 	}
 	id, _ := shim.PidfdID()
 	text = strings.NewReplacer("$PIDFD", fmt.Sprint(id), "$PID", fmt.Sprint(os.Getpid())).Replace(text)
-	ls, err := inheritListeners(strings.Split(text, "\n"))
+	ls, _, err := inheritListeners(strings.Split(text, "\n"))
 	if err != nil {
 		fmt.Println(err)
 	}

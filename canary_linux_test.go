@@ -33,7 +33,7 @@ func TestCanaryShare(t *testing.T) {
 		{map[int]int{1: 1}, 1000, 0, 0},
 		{map[int]int{2: 1}, 1000, 1000, 1000},
 	} {
-		if _, err := s.route(c.shares, aim{}); err != nil {
+		if _, err := s.route(c.shares); err != nil {
 			t.Fatal(err)
 		}
 		got := spread(t, s.groups[0], "127.0.0.1", c.n, s.member(1, 0), s.member(2, 0))

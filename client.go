@@ -31,6 +31,7 @@ import (
 const (
 	lostPatience   = 5 * time.Second        // for a hotwrap to come back that went away without a verdict
 	lostPause      = 100 * time.Millisecond // between two looks for it
+	lostTries      = 100                    // how often one that is there may break off
 	shortWait      = 10 * time.Second       // for an answer that needs no waiting on anybody
 	streamLineMost = 1 << 20                // bytes of a line
 	answerMost     = 16 << 20               // bytes of an answer
@@ -156,6 +157,16 @@ func (a *asker) stop(ctx context.Context) int {
 	return a.tell(raw).status()
 }
 
+// reexec has hotwrap itself replaced.
+func (a *asker) reexec(ctx context.Context) int {
+	a.id = rand.Text()
+	raw, err := a.verdict(ctx, map[string]any{"message": string(a.message)})
+	if err != nil {
+		return a.refuse(a.lost(ctx, err))
+	}
+	return a.tell(raw).status()
+}
+
 // status shows what runs.
 func (a *asker) status(ctx context.Context) int {
 	ctx, cancel := context.WithTimeoutCause(ctx, shortWait, fmt.Errorf("%w after %s", errGaveUp, brief(shortWait)))
@@ -214,18 +225,41 @@ func (a *asker) signal(ctx context.Context) int {
 func (a *asker) verdict(ctx context.Context, body map[string]any) (json.RawMessage, error) {
 	body["id"] = a.id
 	raw, err := a.ask(ctx, body)
+	return a.again(ctx, raw, err, func() (json.RawMessage, error) { return a.askAgain(ctx, body) })
+}
+
+// again asks once more for what a lost connection has not answered, as long as it is the same hotwrap that is there.
+func (a *asker) again(ctx context.Context, raw json.RawMessage, err error, ask func() (json.RawMessage, error)) (json.RawMessage, error) {
 	limit := time.Now().Add(lostPatience)
-	for errors.Is(err, errLost) && ctx.Err() == nil && time.Now().Before(limit) {
-		began := time.Now()
-		raw, err = a.askAgain(ctx, body)
-		if time.Since(began) > lostPatience {
-			limit = time.Now().Add(lostPatience) // it was there, and waited with us
+	for tries := 0; errors.Is(err, errLost) && ctx.Err() == nil && time.Now().Before(limit) && tries < lostTries; {
+		there, other := a.there(ctx)
+		switch {
+		case other != nil:
+			return nil, other
+		case there:
+			raw, err = ask()
+			limit, tries = time.Now().Add(lostPatience), tries+1
 		}
 		if errors.Is(err, errLost) {
 			wait(ctx, lostPause)
 		}
 	}
 	return raw, err
+}
+
+// there tells whether the hotwrap that was asked answers; an error is that it never will.
+func (a *asker) there(ctx context.Context) (bool, error) {
+	p := *a.at
+	p.seeker.visit(ctx, &p, askLimit)
+	switch {
+	case p.standing != contactAnswers && a.at.gone():
+		return false, fmt.Errorf("hotwrap, pid %d, %w", a.at.pid(), errEnded)
+	case p.standing != contactAnswers:
+		return false, nil
+	case p.pid() != a.at.pid():
+		return false, fmt.Errorf("another hotwrap, pid %d, has taken its place", p.pid())
+	}
+	return true, nil
 }
 
 // ask asks once. It returns nothing where nothing is waited for.
@@ -247,20 +281,10 @@ func (a *asker) ask(ctx context.Context, body map[string]any) (json.RawMessage, 
 	return a.follow(answer.Body)
 }
 
-// askAgain asks for the verdict on a request that was made before. If hotwrap never got it, it is made once more; of
-// another hotwrap in its place nothing is asked.
+// askAgain asks for the verdict on a request that was made before, and shows what happens until then. If hotwrap never got
+// it, it is made once more.
 func (a *asker) askAgain(ctx context.Context, body map[string]any) (json.RawMessage, error) {
-	p := *a.at
-	p.seeker.visit(ctx, &p, askLimit)
-	switch {
-	case p.standing != contactAnswers && a.at.gone():
-		return nil, fmt.Errorf("hotwrap, pid %d, %w", a.at.pid(), errEnded)
-	case p.standing != contactAnswers:
-		return nil, errLost
-	case p.pid() != a.at.pid():
-		return nil, fmt.Errorf("another hotwrap, pid %d, has taken its place", p.pid())
-	}
-	answer, err := a.send(ctx, http.MethodGet, "/verdicts/"+url.PathEscape(a.id), nil, "application/json")
+	answer, err := a.send(ctx, http.MethodGet, "/verdicts/"+url.PathEscape(a.id), nil, ndjson)
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +293,10 @@ func (a *asker) askAgain(ctx context.Context, body map[string]any) (json.RawMess
 		return a.ask(ctx, body)
 	}
 	a.accepted = true
-	return readVerdict(answer)
+	if !strings.HasPrefix(answer.Header.Get("Content-Type"), ndjson) {
+		return readVerdict(answer)
+	}
+	return a.follow(answer.Body)
 }
 
 // send sends one request. A connection that fails is errLost; one that a stranger answers is not.
@@ -299,8 +326,18 @@ func (a *asker) send(ctx context.Context, method, path string, body map[string]a
 	return answer, err
 }
 
-// fetch reads the whole of an answer that must be a good one.
+// fetch reads the whole of an answer that must be a good one. What a hotwrap that replaces itself has not answered, it has
+// not done either.
 func (a *asker) fetch(ctx context.Context, method, path string, body map[string]any) ([]byte, error) {
+	text, first := a.fetchOnce(ctx, method, path, body)
+	text, err := a.again(ctx, text, first, func() (json.RawMessage, error) { return a.fetchOnce(ctx, method, path, body) })
+	if err != nil && errors.Is(first, errLost) && !errors.As(err, new(*answerError)) {
+		err = first
+	}
+	return text, err
+}
+
+func (a *asker) fetchOnce(ctx context.Context, method, path string, body map[string]any) (json.RawMessage, error) {
 	answer, err := a.send(ctx, method, path, body, "application/json")
 	if err != nil {
 		return nil, err

@@ -294,6 +294,49 @@ func TestLostConnection(t *testing.T) {
 	}
 }
 
+// TestReplacedHotwrap: what a hotwrap cuts off that replaces itself is asked again, by the same id where it is a request, and
+// what happens meanwhile is shown.
+func TestReplacedHotwrap(t *testing.T) {
+	const baking = `{"event":"ready","level":"info","generation":5,"text":"generation 5 ready pid=4398; baking 1s"}`
+	cuts := []func(http.ResponseWriter, *http.Request, *fake){hangsUp(starting)}
+	for range 5 {
+		cuts = append(cuts, hangsUp(baking), hangsUp())
+	}
+	f := newFake(t, append(cuts, lines(baking, good))...)
+	status, _, errs := f.run("restart")
+	if status != 0 || strings.Count(errs, "; baking 1s\n") != 6 || !strings.HasSuffix(errs, "\ngeneration 5 serves (build d4e5f6) after 1.4s\n") {
+		t.Errorf("status %d, said %q", status, errs)
+	}
+	f = newFake(t, hangsUp(starting), hangsUp(), lines(bad))
+	if status, _, errs := f.run("restart"); status != exitFailed {
+		t.Errorf("status %d, said %q", status, errs)
+	}
+
+	const text = `{"name":"web","pid":4311,"state":"serving","generations":[{"generation":4,"state":"serving"}]}`
+	cut := func(http.ResponseWriter, *http.Request, *fake) { panic(http.ErrAbortHandler) }
+	f = newFake(t, cut, cut, answers(200, text))
+	if status, out, errs := f.run("status", "web", "--json"); status != 0 || out != text+"\n" || errs != "" {
+		t.Errorf("status %d, printed %q, said %q", status, out, errs)
+	}
+	f = newFake(t, cut, answers(200, `{"signalled":[7]}`))
+	if status, _, errs := f.run("signal", "HUP", "web"); status != 0 || errs != "SIGHUP sent to 7\n" {
+		t.Errorf("status %d, said %q", status, errs)
+	}
+	f = newFake(t, func(_ http.ResponseWriter, _ *http.Request, f *fake) {
+		f.server.Close()
+		panic(http.ErrAbortHandler)
+	})
+	k := newSeeker([]string{"HOTWRAP_RUNTIME_DIR=" + f.base}, "web")
+	p := &contact{path: f.path(), seeker: k}
+	k.visit(t.Context(), p, askLimit)
+	p.peer.pid = 1 << 30 // it has ended
+	var said strings.Builder
+	a := &asker{errand: &errand{verb: verbNamed("status")}, at: p, http: p.httpClient(), stdout: io.Discard, stderr: &said}
+	if status := a.status(t.Context()); status != exitUnknown || !strings.Contains(said.String(), `does not answer: the connection to hotwrap ended: EOF`) {
+		t.Errorf("status %d, said %q", status, said.String())
+	}
+}
+
 // TestLostHotwrap: without a verdict the outcome is unknown, and nothing else.
 func TestLostHotwrap(t *testing.T) {
 	die := func(_ http.ResponseWriter, _ *http.Request, f *fake) {

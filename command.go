@@ -44,6 +44,7 @@ var verbs = []*verb{
 	{[]string{"status"}, []string{"json", "quiet"}, statusHelp, (*asker).status},
 	{[]string{"stop"}, []string{"now", "message", "timeout", "json"}, stopHelp, (*asker).stop},
 	{[]string{"signal"}, []string{"json"}, signalHelp, (*asker).signal},
+	{[]string{"reexec"}, []string{"all", "message", "timeout", "json"}, reexecHelp, (*asker).reexec},
 }
 
 // verbNamed finds a command by any of its names; nil if there is none.
@@ -69,7 +70,7 @@ type errand struct {
 	canary  canaryValue
 	check   string
 
-	json, quiet, now, help bool
+	json, quiet, now, all, help bool
 }
 
 // textValue is an option's text; an empty one is as good as any. The library sets an option that has a letter once
@@ -119,6 +120,7 @@ func (o *errand) options() []cli.Flag {
 		&cli.BoolFlag{Name: "json", Destination: &o.json},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Destination: &o.quiet},
 		&cli.BoolFlag{Name: "now", Destination: &o.now},
+		&cli.BoolFlag{Name: "all", Destination: &o.all},
 	}
 	has := slices.DeleteFunc(all, func(f cli.Flag) bool { return !slices.Contains(o.verb.options, f.Names()[0]) })
 	return append(has, &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Destination: &o.help})
@@ -231,6 +233,8 @@ func (o *errand) readNames(names []string) error {
 		o.sig, names = sig, names[1:]
 	}
 	switch {
+	case o.all && len(names) > 0:
+		return usage("--all and %q: it is one or the other", names[0])
 	case len(names) > 1:
 		return &usageError{
 			fmt.Sprintf("hotwrap %s: one NAME or PID, not %d", c.name(), len(names)),
@@ -318,6 +322,9 @@ func (c *verb) main(args, environ []string, stdout, stderr io.Writer) int {
 	ctx, stop := o.patience()
 	defer stop()
 	cl := &asker{errand: o, stdout: stdout, stderr: stderr}
+	if o.all {
+		return cl.each(ctx, environ)
+	}
 	cl.at, err = findInstance(ctx, environ, o.target)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -327,6 +334,23 @@ func (c *verb) main(args, environ []string, stdout, stderr io.Writer) int {
 	}
 	cl.http, cl.inside = cl.at.httpClient(), generationOf(environ, cl.at.path)
 	return c.run(cl, ctx)
+}
+
+// each runs the command for every instance that is ours to command, one after the other; the worst exit status counts.
+func (a *asker) each(ctx context.Context, environ []string) (worst int) {
+	k := newSeeker(environ, "")
+	all := k.visitAll(ctx, k.contacts())
+	fit := slices.DeleteFunc(all, func(p *contact) bool { return p.standing != contactAnswers || !k.root && !p.peer.owns() })
+	if len(fit) == 0 {
+		a.say("", "no instance runs")
+	}
+	for _, p := range fit {
+		one := *a
+		one.at, one.http, one.inside = p, p.httpClient(), generationOf(environ, p.path)
+		a.say("", "%s, pid %d", p.name(), p.pid())
+		worst = max(worst, a.verb.run(&one, ctx))
+	}
+	return worst
 }
 
 // generationOf is the generation of the instance at path in whose worker's environment we run; 0 none.
@@ -392,6 +416,21 @@ Usage: hotwrap stop [OPTION]... [NAME|PID]
 
 ` + nameHelp + `Exit status: 0 everybody ended in time, 1 somebody had to be killed, 2 wrong usage,
 3 no such instance, 4 unknown (gave up waiting, or lost hotwrap).
+`
+
+const reexecHelp = `Replace hotwrap itself by the one that lies on disk now; the program and its clients notice nothing.
+
+Usage: hotwrap reexec [OPTION]... [NAME|PID]
+
+      --all            every instance of yours, of root's or of anybody's if you are root
+  -m, --message TEXT   why; the verdict shows it
+      --timeout DUR    give up waiting; the re-exec goes on
+      --json           the verdict on standard output, and nothing else
+
+The new hotwrap is asked first whether it can take over. If it cannot, the old one goes on.
+
+` + nameHelp + `Exit status: 0 replaced, 1 the old one goes on, 2 wrong usage, 3 no such instance,
+4 unknown (gave up waiting, or lost hotwrap).
 `
 
 const signalHelp = `Send a signal to the workers: to each one's own process, not to its children.

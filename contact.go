@@ -101,10 +101,15 @@ func (k *seeker) visit(ctx context.Context, p *contact, limit time.Duration) {
 		if errors.Is(err, context.DeadlineExceeded) {
 			p.why = fmt.Errorf("it says nothing for %s", brief(limit))
 		}
-		if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		if cutOff(err) && p.gone() {
 			p.standing = contactDead // it went in this moment
 		}
 	}
+}
+
+// cutOff tells whether a connection was broken off: by an end, or by a hotwrap that replaces itself.
+func cutOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // inspect looks at a socket's directories before anybody connects to it. A place that passes may answer.

@@ -45,7 +45,9 @@ const (
 
 // control is the server of one instance.
 type control struct {
-	post      func(event) bool
+	tell      func(ev event, quit <-chan struct{}) bool
+	here      context.Context // ends when another hotwrap is to answer
+	end       context.CancelFunc
 	hub       *hub
 	facts     facts
 	lastWords func(serial, pid int) (lines []string, from, hint string)
@@ -55,9 +57,10 @@ type control struct {
 }
 
 // newControl makes the server; serve lets clients in.
-func newControl(post func(event) bool, h *hub, f facts) *control {
+func newControl(tell func(ev event, quit <-chan struct{}) bool, h *hub, f facts) *control {
+	here, end := context.WithCancel(context.Background())
 	return &control{
-		post: post, hub: h, facts: f, owners: make(chan struct{}, controlStreams), members: make(chan struct{}, controlStreams),
+		tell: tell, here: here, end: end, hub: h, facts: f, owners: make(chan struct{}, controlStreams), members: make(chan struct{}, controlStreams),
 		lastWords: func(int, int) ([]string, string, string) { return nil, "", "" },
 	}
 }
@@ -66,6 +69,7 @@ func newControl(post func(event) bool, h *hub, f facts) *control {
 func (c *control) serve(l net.Listener, group int, only bool) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", c.inTurn(make(chan struct{}, 1), c.identify)) // no command waits for another's long look
+	mux.HandleFunc("GET /ready", c.inTurn(make(chan struct{}, 1), c.ready))
 	turn := make(chan struct{}, 1)
 	mux.HandleFunc("GET /status", c.inTurn(turn, c.status))
 	mux.HandleFunc("GET /metrics", c.inTurn(turn, c.metrics))
@@ -75,15 +79,29 @@ func (c *control) serve(l net.Listener, group int, only bool) {
 		mux.HandleFunc("POST /restart", c.wish(askRestart))
 		mux.HandleFunc("POST /rollback", c.wish(askRollback))
 		mux.HandleFunc("POST /stop", c.wish(askStop))
+		mux.HandleFunc("POST /reexec", c.wish(askReexec))
 		mux.HandleFunc("POST /signal", c.signal)
 	}
 	handler := plainErrors(mux)
 	if !only {
 		handler = permitted(handler, group)
 	}
-	g := newGuarded(handler)
+	g := newGuarded(c.here, handler)
 	c.servers = append(c.servers, g)
-	go g.serve(l)
+	go g.serve(keptListener{l, c.here})
+}
+
+// keptListener is closed by its owner, where another hotwrap goes on with it.
+type keptListener struct {
+	net.Listener
+	here context.Context
+}
+
+func (l keptListener) Close() error {
+	if d, ok := l.Listener.(interface{ SetDeadline(t time.Time) error }); ok && l.here.Err() != nil {
+		return d.SetDeadline(longAgo)
+	}
+	return l.Listener.Close()
 }
 
 // listenHTTP opens the address of --http; a bare number is a port on all addresses, as with --listen.
@@ -103,9 +121,34 @@ func listenHTTP(addr string) (net.Listener, error) {
 	return l, err
 }
 
+// leave ends the service in this hotwrap, for another goes on with the sockets. Who has not been answered finds the
+// connection cut, asks again, and waits in the queue of the socket until then. Nothing was done that is not answered, and the
+// verdict on a restart can be had by its id.
+func (c *control) leave() {
+	if c != nil {
+		c.end()
+		c.closeServers()
+	}
+}
+
+// post tells the supervisor, as long as that is here.
+func (c *control) post(ev event) bool { return c.tell(ev, c.here.Done()) }
+
+// cut breaks the connection of who cannot be answered here any more.
+func (c *control) cut() {
+	if c.here.Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
 // close ends the service: who waits is answered first, within a limit.
 func (c *control) close() {
 	c.hub.close()
+	c.closeServers()
+	c.end()
+}
+
+func (c *control) closeServers() {
 	ctx, cancel := context.WithTimeout(context.Background(), controlEnd)
 	defer cancel()
 	for _, g := range c.servers {
@@ -187,7 +230,7 @@ func plainErrors(mux *http.ServeMux) http.Handler {
 				return
 			}
 		}
-		deny(w, http.StatusNotFound, fmt.Sprintf("cannot find %q: there is no such page", r.URL.Path), "GET /status /events /metrics")
+		deny(w, http.StatusNotFound, fmt.Sprintf("cannot find %q: there is no such page", r.URL.Path), "GET /status /ready /events /metrics")
 	})
 }
 
@@ -200,6 +243,7 @@ func (c *control) inTurn(turn chan struct{}, look func(*state, facts) (answer ht
 		select {
 		case turn <- struct{}{}:
 		case <-r.Context().Done():
+			c.cut()
 			return
 		}
 		c.looked(r.Context(), turn, look)(w, r)
@@ -212,6 +256,7 @@ func (c *control) looked(ctx context.Context, turn <-chan struct{}, look func(*s
 	st, f, err := c.state(ctx)
 	if err != nil {
 		return func(w http.ResponseWriter, _ *http.Request) {
+			c.cut()
 			deny(w, http.StatusServiceUnavailable, "cannot answer: "+err.Error(), "")
 		}
 	}
@@ -221,6 +266,19 @@ func (c *control) looked(ctx context.Context, turn <-chan struct{}, look func(*s
 func (c *control) identify(st *state, f facts) http.HandlerFunc {
 	who := makeIdentity(st, f)
 	return func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, who) }
+}
+
+// ready is for those who only look at the status of an answer, as balancers and orchestrators do.
+func (c *control) ready(st *state, f facts) http.HandlerFunc {
+	who, code := makeIdentity(st, f), http.StatusOK
+	if who.State != instanceServing {
+		code = http.StatusServiceUnavailable
+	}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, code, struct {
+			State instanceState `json:"state"`
+		}{who.State})
+	}
 }
 
 func (c *control) status(st *state, f facts) http.HandlerFunc {
@@ -373,6 +431,7 @@ func (c *control) wait(w http.ResponseWriter, r *http.Request, ev event) {
 	ev.reply = verdicts
 	if strings.Contains(r.Header.Get("Accept"), ndjson) {
 		if !c.stream(w, r, ev, verdicts) {
+			c.cut()
 			c.post(event{kind: evLeft, reply: verdicts})
 		}
 		return
@@ -386,6 +445,7 @@ func (c *control) wait(w http.ResponseWriter, r *http.Request, ev event) {
 		code, what := c.outcome(ev.request, v)
 		reply(w, code, what)
 	case <-r.Context().Done():
+		c.cut()
 		c.post(event{kind: evLeft, reply: verdicts})
 	}
 }
@@ -406,6 +466,7 @@ func (c *control) ask(w http.ResponseWriter, ev event) bool {
 	if c.post(ev) {
 		return true
 	}
+	c.cut()
 	deny(w, http.StatusServiceUnavailable, "cannot ask: "+errEnding.Error(), "")
 	return false
 }
@@ -527,6 +588,7 @@ func (c *control) events(places chan struct{}) http.HandlerFunc {
 			}
 			return makeIdentity(st, f)
 		})
+		c.cut()
 	}
 }
 
@@ -557,7 +619,7 @@ const (
 
 type connKey struct{}
 
-func newGuarded(handler http.Handler) *guarded {
+func newGuarded(here context.Context, handler http.Handler) *guarded {
 	g := &guarded{marks: make(chan mark), done: make(chan struct{})}
 	g.server = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -567,6 +629,7 @@ func newGuarded(handler http.Handler) *guarded {
 		}),
 		ReadHeaderTimeout: controlPatient, IdleTimeout: controlIdle, MaxHeaderBytes: controlHeader,
 		ErrorLog: log.New(io.Discard, "", 0), DisableGeneralOptionsHandler: true,
+		BaseContext: func(net.Listener) context.Context { return here },
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			p := caller{uid: -1, gid: -1}
 			if u, ok := conn.(*net.UnixConn); ok {

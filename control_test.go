@@ -26,13 +26,14 @@ func controlled(t testing.TB) (path string, client *http.Client) {
 		t.Fatal(err)
 	}
 	events, done := make(chan event), make(chan struct{})
-	post := func(ev event) bool {
+	post := func(ev event, quit <-chan struct{}) bool {
 		select {
 		case events <- ev:
 			return true
+		case <-quit:
 		case <-done:
-			return false
 		}
+		return false
 	}
 	s := &supervisor{}
 	go func() {
@@ -229,7 +230,7 @@ func TestControlCrowd(t *testing.T) {
 // TestControlPlaces: those of the group who wait leave room for the owner.
 func TestControlPlaces(t *testing.T) {
 	asked := make(chan struct{}, 2*controlStreams)
-	c := newControl(func(ev event) bool { asked <- struct{}{}; return true }, nil, facts{})
+	c := newControl(func(ev event, _ <-chan struct{}) bool { asked <- struct{}{}; return true }, nil, facts{})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	restart := func(p caller) int {
@@ -257,7 +258,7 @@ func TestControlPlaces(t *testing.T) {
 // TestControlGone: a client that goes before its verdict is forgotten.
 func TestControlGone(t *testing.T) {
 	posted := make(chan event)
-	c := newControl(func(ev event) bool { posted <- ev; return true }, nil, facts{})
+	c := newControl(func(ev event, _ <-chan struct{}) bool { posted <- ev; return true }, nil, facts{})
 	done := make(chan struct{})
 	for _, accept := range []string{"application/json", ndjson} {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -319,7 +320,7 @@ func (c tailConn) Write(b []byte) (int, error) {
 // TestControlTail: the end of a stream is part of it: a connection whose handler has returned is closed when that is
 // written, and not before.
 func TestControlTail(t *testing.T) {
-	g := newGuarded(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	g := newGuarded(t.Context(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "a line\n")
 		_ = http.NewResponseController(w).Flush() // chunked from here on
 	}))
@@ -385,7 +386,7 @@ func TestControlHeader(t *testing.T) {
 
 // TestControlTurns: however many ask what runs, one is looked for at a time, and nobody waits for a slow reader.
 func TestControlTurns(t *testing.T) {
-	c := newControl(func(ev event) bool {
+	c := newControl(func(ev event, _ <-chan struct{}) bool {
 		text, _ := (&supervisor{}).snapshot()
 		ev.copy <- stateCopy{text: text}
 		return true

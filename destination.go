@@ -8,14 +8,17 @@ package main
 //   - Lines go in whole and come out whole, in order; a line that a full disk cut off is finished first of all.
 //   - Who sends waits as long as something is taken at all. After that lines are dropped and counted, and a line
 //     in their place says how many.
+//   - Halted, it hands over what is not written yet. A write that may wait for a reader is waited for before it, so that it
+//     can be called off: what was begun could not be handed over.
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
+	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +31,7 @@ const (
 	stuckAfter = 500 * time.Millisecond // a destination with a full queue that takes nothing for so long is stuck
 	newsMost   = 8                      // messages about it that may wait for the supervisor
 	newsPause  = 10 * time.Second       // from one complaint about failed writes to the next
+	haltAfter  = 300 * time.Millisecond // for what waits to be written, before it is handed over to another hotwrap
 	stampForm  = "2006-01-02T15:04:05.000Z"
 )
 
@@ -45,6 +49,9 @@ type destination struct {
 	write  func(fd int, b []byte) (int, error)
 	slow   time.Duration // stuckAfter
 	unread string        // what is wrong when it is stuck
+	queue  *queue
+	writer *writer
+	wake   [2]int // a pipe that calls a write off; -1: there is none
 }
 
 // item is one thing for the writer to do.
@@ -52,27 +59,78 @@ type item struct {
 	text   []byte     // write these lines
 	reopen string     // or open the path anew: who asked for it
 	end    chan<- int // or end, and say how many lines were lost untold; has room for one
+	halt   *halt      // or end here, and go on in another hotwrap
+}
+
+// halt is the end of a destination's goroutines in this hotwrap.
+type halt struct {
+	flush  <-chan struct{} // closed when what waits need not be written here any more
+	limit  <-chan struct{} // closed when the writer is not waited for any more
+	writer chan struct{}   // closed by it as its last act
+	queue  chan bool       // whether the writer has ended, from the queue's goroutine as its last act
 }
 
 func newDestination(name, path string, stamp bool, events chan<- event) *destination {
 	return &destination{
 		name: name, path: path, stamp: stamp, events: events,
 		in: make(chan []byte), orders: make(chan item), work: make(chan item), notes: make(chan message),
-		over: make(chan struct{}), write: unix.Write, slow: stuckAfter,
+		over: make(chan struct{}), write: unix.Write, slow: stuckAfter, wake: [2]int{-1, -1},
 	}
 }
 
 // run starts to write to fd.
 func (d *destination) run(fd int) {
-	w := &writer{d: d, fd: fd, regular: isRegular(fd)}
-	d.unread = "nobody reads it"
+	d.writer, d.queue = &writer{d: d, fd: fd}, &queue{d: d}
+	d.start()
+}
+
+// start lets the goroutines begin, or go on with what another hotwrap has begun.
+func (d *destination) start() {
+	w, q := d.writer, d.queue
+	w.regular, d.unread = isRegular(w.fd), "nobody reads it"
 	if w.regular {
 		d.unread = "the disk takes nothing"
 	}
-	timer := time.NewTimer(d.slow)
-	timer.Stop()
-	go (&queue{d: d, timer: timer}).run()
+	if wake, theirs, err := openWake(); err == nil { // else nothing is called off
+		d.wake = [2]int{wake, theirs}
+	}
+	q.timer = time.NewTimer(d.slow)
+	if q.size < queueMost || q.stuck {
+		q.timer.Stop()
+	}
+	go q.run()
 	go w.run()
+}
+
+// openWake makes a pipe that nothing is read from.
+func openWake() (read, write int, err error) {
+	var fds [2]int
+	syscall.ForkLock.RLock() // darwin has no pipe2
+	if err = syscall.Pipe(fds[:]); err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	return fds[0], fds[1], err
+}
+
+// halt ends the goroutines; what is not written yet stays in the queue. One that is stuck in a write on a disk is given up:
+// what it has is taken for not written, for a line twice is better than none.
+func (d *destination) halt(limit context.Context) {
+	flush, cancel := context.WithTimeout(limit, haltAfter)
+	defer cancel()
+	wait, cancel := context.WithTimeout(context.Background(), 2*haltAfter)
+	defer cancel()
+	h := &halt{flush: flush.Done(), limit: wait.Done(), writer: make(chan struct{}), queue: make(chan bool, 1)}
+	d.order(item{halt: h})
+	select {
+	case ended := <-h.queue:
+		if ended {
+			<-h.writer
+			d.queue.items = slices.Concat(d.writer.undone, d.queue.items)
+		}
+	case <-d.over:
+	}
 }
 
 // send hands lines over; afterwards they are not the sender's any more.
@@ -124,12 +182,14 @@ type queue struct {
 	stuck bool // nothing is put in before half of it is gone
 	lost  int  // lines, since it is stuck
 	news  []message
-	timer *time.Timer // runs while it is full: then it is stuck
+	timer *time.Timer     // runs while it is full: then it is stuck
+	given item            // to the writer last
+	late  <-chan struct{} // a halt takes too long
 }
 
+// run ends with an item that says so.
 func (q *queue) run() {
 	d := q.d
-	defer close(d.over)
 	defer q.timer.Stop()
 	for {
 		in := d.in
@@ -152,10 +212,9 @@ func (q *queue) run() {
 		case it := <-d.orders:
 			q.order(it)
 		case work <- first:
-			if first.end != nil {
+			if q.handed(first) {
 				return
 			}
-			q.taken()
 		case events <- next:
 			q.news = q.news[1:]
 		case m := <-d.notes:
@@ -163,8 +222,44 @@ func (q *queue) run() {
 		case <-q.timer.C:
 			q.stuck = true
 			q.tell(d.complaint(d.unread))
+		case <-q.late:
+			if q.hurry() {
+				return
+			}
 		}
 	}
+}
+
+// handed tells whether the writer got its last item.
+func (q *queue) handed(it item) bool {
+	switch {
+	case it.end != nil:
+		close(q.d.over)
+		return true
+	case it.halt != nil:
+		q.items = q.items[1:]
+		it.halt.queue <- true
+		return true
+	}
+	q.given = it
+	q.taken()
+	return false
+}
+
+// hurry ends a halt that takes too long: at first the writer is to leave what waits, then it is not waited for any more.
+func (q *queue) hurry() (over bool) {
+	i := slices.IndexFunc(q.items, func(it item) bool { return it.halt != nil })
+	it := q.items[i]
+	q.items = slices.Delete(q.items, i, i+1)
+	if q.late == it.halt.flush {
+		q.late = it.halt.limit
+		q.items = slices.Insert(q.items, 0, it)
+		_, _ = unix.Write(q.d.wake[1], newline)
+		return false
+	}
+	q.items = slices.Insert(q.items, 0, q.given)
+	it.halt.queue <- false
+	return true
 }
 
 func (q *queue) tell(m message) {
@@ -202,6 +297,9 @@ func (q *queue) order(it item) {
 		q.put(q.d.lost(q.lost, q.d.unread))
 		q.lost = 0
 	}
+	if it.halt != nil {
+		q.late = it.halt.flush
+	}
 	q.items = append(q.items, it)
 }
 
@@ -236,7 +334,10 @@ type writer struct {
 	cause   error     // why it fails; nil: it does not
 	told    time.Time // when that was last complained of
 	open    bool      // that complaint is the last word so far
+	undone  []item    // called off
 }
+
+var errCalledOff = errors.New("called off")
 
 func (w *writer) run() {
 	for it := range w.d.work {
@@ -249,6 +350,12 @@ func (w *writer) run() {
 				w.lost++
 			}
 			it.end <- w.lost
+			for _, fd := range w.d.wake {
+				_ = unix.Close(fd) // no harm if they are none
+			}
+			return
+		case it.halt != nil:
+			close(it.halt.writer)
 			return
 		case it.reopen != "":
 			w.reopen(it.reopen)
@@ -280,6 +387,11 @@ func (w *writer) put(text []byte) {
 		cut += bytes.IndexByte(all[n:], '\n') + 1
 	}
 	w.rest = bytes.Clone(all[n:cut])
+	if errors.Is(err, errCalledOff) {
+		w.lost = 0 // the line about them is in all, if there is one
+		w.leave(item{text: bytes.Clone(all[cut:])})
+		return
+	}
 	missing := bytes.Count(text, newline)
 	if cut > owed { // the note went out, or some of it
 		w.lost = 0
@@ -290,15 +402,36 @@ func (w *writer) put(text []byte) {
 	w.failed(err)
 }
 
+// leave is for another hotwrap to do.
+func (w *writer) leave(it item) {
+	if it.reopen != "" || len(it.text) > 0 {
+		w.undone = append(w.undone, it)
+	}
+}
+
+// ready waits until something can be written, where that may take for ever; false: it is called off.
+func (w *writer) ready() bool {
+	fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLOUT}, {Fd: int32(w.d.wake[0]), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, -1); !errors.Is(err, unix.EINTR) {
+			return fds[1].Revents == 0
+		}
+	}
+}
+
 // writeAll writes until everything is written, or an error.
 func (w *writer) writeAll(b []byte) (n int, err error) {
+	wait := !w.regular
 	for n < len(b) {
+		if wait && !w.ready() {
+			return n, errCalledOff
+		}
 		m, err := w.d.write(w.fd, b[n:n+w.portion(b[n:])])
 		n += max(m, 0)
 		switch {
 		case err == nil, errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN): // who shares it with hotwrap made it non-blocking
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLOUT}}, -1)
+			wait = true
 		default:
 			return n, err
 		}
@@ -315,10 +448,7 @@ func (w *writer) portion(b []byte) int {
 	if n := bytes.LastIndexByte(b[:pipeMost], '\n') + 1; n > 0 {
 		return n
 	}
-	if n := bytes.IndexByte(b, '\n') + 1; n > 0 {
-		return n
-	}
-	return len(b)
+	return pipeMost // of a line that can only be torn; a larger piece could get stuck half way
 }
 
 func (w *writer) succeeded() {
@@ -351,7 +481,14 @@ func (w *writer) reopen(by string) {
 		w.note(warning("cannot open %s: %v", w.d.name, err).end("the old one is written on").with("by", by))
 		return
 	}
-	if n, err := w.writeAll(w.rest); err != nil && n < len(w.rest) { // it belongs to the old file
+	n, err := w.writeAll(w.rest) // it belongs to the old file
+	if errors.Is(err, errCalledOff) {
+		_ = unix.Close(fd)
+		w.rest = w.rest[n:]
+		w.leave(item{reopen: by})
+		return
+	}
+	if err != nil && n < len(w.rest) {
 		w.lost++
 		w.total++
 		w.cause = err
@@ -365,35 +502,81 @@ func (w *writer) reopen(by string) {
 	}
 }
 
-var errForeignLink = errors.New("it is a symlink, and not root's; whoever made it chooses what root writes to")
-
-// openLog opens a log file to append to it. A fifo without a reader is an error instead of a wait. Where hotwrap is root
-// and the program's user owns the directory, a symlink in it may lead anywhere: only root's own is followed.
+// openLog opens a log file to append to it. A fifo without a reader is an error instead of a wait.
 func openLog(path string) (fd int, err error) {
-	flags := unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK
-	follow := os.Geteuid() != 0 || firmLink(path)
-	if !follow {
-		flags |= unix.O_NOFOLLOW
+	const flags, mode = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK, 0o600
+	if os.Geteuid() == 0 {
+		return openFirm(path, flags, mode)
 	}
 	for {
-		fd, err = unix.Open(path, flags, 0o600)
-		switch {
-		case !follow && (err == unix.ELOOP || err == unix.EMLINK): // open(2), on FreeBSD
-			return fd, errForeignLink
-		case err != unix.EINTR:
+		if fd, err = unix.Open(path, flags, mode); !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}
 	}
 }
 
-// firmLink tells whether path is a symlink that nobody but root can have put there, nor exchange.
-func firmLink(path string) bool {
-	link, err1 := os.Lstat(path)
-	dir, err2 := os.Stat(filepath.Dir(path))
-	return err1 == nil && err2 == nil && link.Mode()&fs.ModeSymlink != 0 && reliable(owner(link)) && fit(dir, false) == nil
-}
-
 func isRegular(fd int) bool {
 	var st unix.Stat_t
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
+}
+
+// --- on to another hotwrap
+
+// carriedDestination is what a halted destination has left to do.
+type carriedDestination struct {
+	FD    int           `json:"fd,omitempty"` // of a log file
+	Rest  []byte        `json:"rest,omitempty"`
+	Items []carriedItem `json:"items,omitempty"`
+	Stuck bool          `json:"stuck,omitempty"`
+	Told  bool          `json:"told,omitempty"`  // that it cannot be written to
+	Lost  [3]int        `json:"lost,omitzero"`   // since it is stuck; since writing fails; of those also the told
+	Cause string        `json:"cause,omitempty"` // why writing fails
+	News  []carriedNews `json:"news,omitempty"`
+}
+
+type carriedItem struct {
+	Text   []byte `json:"text,omitempty"`
+	Reopen string `json:"reopen,omitempty"`
+}
+
+type carriedNews struct {
+	Level level  `json:"level"`
+	Text  string `json:"text"`
+}
+
+// carry is to be called of a halted one.
+func (d *destination) carry(b *baggage) *carriedDestination {
+	q, w := d.queue, d.writer
+	c := &carriedDestination{Rest: w.rest, Stuck: q.stuck, Told: w.open, Lost: [3]int{q.lost, w.lost, w.total}}
+	if d.path != "" {
+		c.FD = b.keep(w.fd)
+	}
+	if w.cause != nil {
+		c.Cause = w.cause.Error()
+	}
+	for _, it := range q.items {
+		if it.reopen != "" || len(it.text) > 0 {
+			c.Items = append(c.Items, carriedItem{it.text, it.reopen})
+		}
+	}
+	for _, m := range q.news {
+		c.News = append(c.News, carriedNews{m.level, m.String()})
+	}
+	return c
+}
+
+// restore takes over what is left to do, in fd; start begins with it.
+func (d *destination) restore(fd int, c *carriedDestination) {
+	w, q := &writer{d: d, fd: fd, rest: c.Rest, lost: c.Lost[1], total: c.Lost[2], open: c.Told}, &queue{d: d, stuck: c.Stuck, lost: c.Lost[0]}
+	if c.Cause != "" {
+		w.cause, w.told = errors.New(c.Cause), time.Now()
+	}
+	for _, it := range c.Items {
+		q.items = append(q.items, item{text: it.Text, reopen: it.Reopen})
+		q.size += len(it.Text)
+	}
+	for _, n := range c.News {
+		q.news = append(q.news, message{level: n.Level, head: n.Text})
+	}
+	d.writer, d.queue = w, q
 }

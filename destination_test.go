@@ -278,7 +278,7 @@ func TestPortion(t *testing.T) {
 		{line, false, 1000},
 		{strings.Repeat(line, 10), false, 4000},
 		{strings.Repeat(line, 10), true, 10_000},
-		{long + line, false, 10_000}, // this one can only be torn
+		{long + line, false, 4096}, // this one can only be torn
 		{line + long, false, 1000},
 	} {
 		w := &writer{regular: c.regular}

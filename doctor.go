@@ -187,6 +187,7 @@ func (x *examination) examine() {
 	x.place()
 	x.workersSockets()
 	x.manager()
+	x.unit()
 }
 
 // system says which one it is.
@@ -336,6 +337,26 @@ func (x *examination) manager() {
 		text += "; it hands over " + count(n, "socket")
 	}
 	x.add(fitOK, what, "", "%s", text)
+}
+
+// unit says what the systemd unit lacks that we are run in.
+func (x *examination) unit() {
+	u := readUnit(x.environ)
+	if u == nil {
+		return
+	}
+	needs := unitNeeds{told: getenv(x.environ, "NOTIFY_SOCKET") != "", sockets: 1, room: u.room(x.environ)}
+	for _, base := range runtimeDirs(x.environ) {
+		if path, err := x.tryPlace(base); err == nil {
+			needs.place = path
+			break
+		}
+	}
+	if lacks := u.lacks(needs); len(lacks) > 0 {
+		x.add(fitLimited, "unit", "docs/systemd.md has them all", "%s lacks %s", u.name, strings.Join(lacks, ", "))
+		return
+	}
+	x.add(fitOK, "unit", "", "%s has what hotwrap needs", u.name)
 }
 
 // basics tries what every hotwrap does first.

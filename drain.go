@@ -49,14 +49,20 @@ func (s *supervisor) drain(g *generation, limit time.Duration) {
 
 // steered tells whether g has sockets of its own, and others get what is new: then what it has comes to an end.
 func (s *supervisor) steered(g *generation) bool {
+	if s.parked() {
+		return !g.Fallback
+	}
 	next := s.serving()
 	return next != nil && next != g && next.Steered && !g.Fallback && !s.Ending
 }
 
+// parked tells whether hotwrap stops and new connections wait for the next one.
+func (s *state) parked() bool { return s.Stop != nil && s.Stop.Parked }
+
 // observe tells whether g is left alone for now, and looked at again: it has something to finish, and time.
 func (s *supervisor) observe(g *generation, has remains) bool {
 	now := s.world.now()
-	if g.Observe <= now || !has.known || s.Ending {
+	if g.Observe <= now || !has.known || s.Ending && !s.parked() {
 		g.Observe = 0
 		return false
 	}

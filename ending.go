@@ -23,6 +23,10 @@ func (s *supervisor) exited(d death) {
 		s.hookEnded(d.status)
 		return
 	}
+	if s.Reexec != nil && d.pid == s.Reexec.PID {
+		s.Reexec.PID = 0 // what it had to say comes by another way
+		return
+	}
 	if s.Restart != nil && d.pid == s.Restart.Canary.PID {
 		s.canaryChecked(d.status)
 		return
@@ -160,6 +164,9 @@ func (s *supervisor) over(g *generation, w *worker) bool {
 // groups are all process groups that are accounted for.
 func (s *supervisor) groups() map[int]bool {
 	known := map[int]bool{s.Rebuild.PID: true, s.Hooks.PID: true}
+	if s.Reexec != nil {
+		known[s.Reexec.PID] = true
+	}
 	if s.Restart != nil {
 		known[s.Restart.Canary.PID] = true
 	}

@@ -146,23 +146,30 @@ func (p *program) owner() (uid, gid int) {
 // supplementary ones: a program that lacks them cannot open what its user can.
 func lookUpUser(text string) (*credential, error) {
 	name, group, given := strings.Cut(text, ":")
+	gid := -1
+	if given {
+		if gid = accountGroup(group); gid < 0 {
+			return nil, fmt.Errorf("no such group %q", group)
+		}
+	}
 	u, err := user.Lookup(name)
 	if err != nil {
-		if u, err = user.LookupId(name); err != nil {
-			return nil, fmt.Errorf("no such user %q", name)
-		}
+		u, err = user.LookupId(name)
+	}
+	uid := accountID(name)
+	switch {
+	case err != nil && uid < 0:
+		return nil, fmt.Errorf("no such user %q", name)
+	case err != nil && gid < 0: // the number is enough, as in an image without /etc/passwd, but nothing tells its group
+		return nil, fmt.Errorf("no such user %q, so its group must be given too: %s:GROUP", name, name)
+	case err != nil:
+		return &credential{name: name, home: "/", uid: uid, gid: gid, groups: []int{gid}}, nil
 	}
 	c := &credential{name: u.Username, home: u.HomeDir}
 	c.uid, _ = strconv.Atoi(u.Uid)
 	c.gid, _ = strconv.Atoi(u.Gid)
 	if given {
-		g, err := user.LookupGroup(group)
-		if err != nil {
-			if g, err = user.LookupGroupId(group); err != nil {
-				return nil, fmt.Errorf("no such group %q", group)
-			}
-		}
-		c.gid, _ = strconv.Atoi(g.Gid)
+		c.gid = gid
 	}
 	ids, err := u.GroupIds()
 	if err != nil {
@@ -291,6 +298,12 @@ func (p *program) find(name string, env []string) (string, error) {
 		e.hint = fmt.Sprintf("use ./%s or put it in PATH", name)
 	}
 	return "", e
+}
+
+// sameFile tells whether two paths lead to one file.
+func sameFile(a, b string) bool {
+	var x, y unix.Stat_t
+	return unix.Stat(a, &x) == nil && unix.Stat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
 // searched are the directories in which a bare name is looked for. A relative one would change its meaning

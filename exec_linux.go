@@ -14,3 +14,9 @@ const (
 // becomeSubreaper makes orphans of the program hotwrap's children, so that their end is seen
 // (PR_SET_CHILD_SUBREAPER, Linux 3.4).
 func becomeSubreaper() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// isProc tells whether a directory is of /proc.
+func isProc(fd int) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(fd, &st) == nil && st.Type == unix.PROC_SUPER_MAGIC
+}

@@ -28,6 +28,7 @@ const (
 	entriesMost  = 4096 // of a directory that are looked at
 	groupsMost   = 64   // groups of ours whose directories are looked at
 	asksAtOnce   = 16   // sockets that are asked at the same time
+	insistTries  = 5    // at one that is there, and breaks off
 )
 
 // findError is that no one instance is found.
@@ -86,7 +87,7 @@ func findInstance(ctx context.Context, environ []string, text string) (*contact,
 
 // insist gives a place that is meant, and is no use, another chance if that can help, else says why it is no use.
 func (k *seeker) insist(ctx context.Context, p *contact) (*contact, error) {
-	if p.standing == contactMute {
+	for tries := 0; p.standing == contactMute && (tries == 0 || tries < insistTries && cutOff(p.why)); tries++ {
 		k.visit(ctx, p, askPatience)
 	}
 	switch p.standing {
@@ -345,7 +346,7 @@ func (k *seeker) bases() []string {
 			more(filepath.Join(dir, "hotwrap"))
 		}
 	}
-	for _, tmp := range []string{os.TempDir(), "/tmp"} {
+	for _, tmp := range []string{os.TempDir(), "/tmp", sharedMemory} {
 		more(namesIn(tmp, "hotwrap-")...)
 	}
 	return bases
@@ -354,6 +355,7 @@ func (k *seeker) bases() []string {
 // basesBelow are the same below another root directory.
 func (k *seeker) basesBelow(root string) []string {
 	bases := append([]string{root + "/run/hotwrap"}, namesIn(root+"/tmp", "hotwrap-")...)
+	bases = append(bases, namesIn(root+sharedMemory, "hotwrap-")...)
 	for _, dir := range namesIn(root+"/run/user", "") {
 		bases = append(bases, filepath.Join(dir, "hotwrap"))
 	}

@@ -13,12 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -66,6 +66,8 @@ type host struct {
 	done     chan struct{} // closed when the supervisor has returned: late answers go nowhere
 	printer  *printer
 	upward   *upward
+	store    *fdStore   // nil: our service manager keeps nothing
+	unit     *unitFile  // nil: we are no unit, or nobody says what is in it
 	notify   *notifyDir // nil: workers cannot speak
 	ears     map[int]ears
 	lookers  chan struct{} // holds one for each look under way
@@ -80,11 +82,15 @@ type host struct {
 	pidFile  *pidFile     // nil: none
 	wipe     bool         // -c: clear the screen
 	closed   bool         // the listeners are: hotwrap is stopping
+	parked   bool         // new connections wait for the next hotwrap
 	permits  permits
-	deprives bool        // it was said that adopted programs have no_new_privs
-	target   *readyAt    // of --ready URL; nil none
-	shares   map[int]int // as they were routed last
-	aimed    aim         // while the URL is asked
+	deprives bool      // it was said that adopted programs have no_new_privs
+	target   *readyAt  // of --ready URL; nil none
+	self     string    // where hotwrap was found; "" it is not known
+	since    time.Time // when it was started, also before a re-exec
+	before   []byte    // the state that was taken over, as it was written
+	caught   chan os.Signal
+	signals  *source
 }
 
 func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
@@ -97,6 +103,7 @@ func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
 // setUp makes everything that cfg asks for: all of it, or an error.
 func (h *host) setUp(cfg *config) error {
 	environ := os.Environ()
+	h.self, h.since = ownPath(os.Args[0], environ), time.Now()
 	var err error
 	if h.upward, err = openUpward(environ); err != nil {
 		h.say(warning("the service manager cannot be told anything: %v", err))
@@ -119,11 +126,14 @@ func (h *host) setUp(cfg *config) error {
 		return err
 	}
 	h.limit(cfg, environ)
+	if l := cfg.unshared(h.program.listeners); l != nil {
+		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
+	}
 	if err := h.answerHTTP(cfg.http); err != nil {
 		return err
 	}
 	uid, gid := h.program.owner()
-	if err := h.watch(cfg); err != nil {
+	if err := h.watch(cfg, nil); err != nil {
 		return err
 	}
 	if err := h.readyToAdopt(cfg); err != nil {
@@ -132,7 +142,30 @@ func (h *host) setUp(cfg *config) error {
 	if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
 		h.say(warning("the program cannot say that it is ready: %v", err))
 	}
+	h.warnOfUnit(environ)
 	return h.pidFile.publish()
+}
+
+// warnOfUnit names the lines that our systemd unit lacks.
+func (h *host) warnOfUnit(environ []string) {
+	if h.unit == nil {
+		return
+	}
+	n := unitNeeds{told: h.upward != nil, room: h.unit.room(environ)}
+	if h.place != nil {
+		n.place = h.place.path
+	}
+	runtime, _, _ := strings.Cut(getenv(environ, "RUNTIME_DIRECTORY"), ":")
+	for _, l := range h.program.listeners {
+		if l.lent {
+			continue
+		}
+		n.sockets++
+		n.inRuntime = n.inRuntime || l.file != nil && runtime != "" && strings.HasPrefix(l.file.path, runtime+"/")
+	}
+	if lacks := h.unit.lacks(n); len(lacks) > 0 {
+		h.say(warning("%s lacks %s", h.unit.name, strings.Join(lacks, ", ")))
+	}
 }
 
 // limit sets what the supervisor is told once, now that the listeners are there.
@@ -141,11 +174,9 @@ func (h *host) limit(cfg *config, environ []string) {
 	if h.target != nil {
 		h.limits.readyURL = h.target.url.String()
 	}
-	if l := cfg.unshared(h.program.listeners); l != nil {
-		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
-	}
 	h.limits.unsteered = h.unsteered(environ)
 	h.limits.heartbeat = watchdogInterval(environ)
+	h.limits.extend = extendInterval(h.upward, h.limits.heartbeat)
 }
 
 // answerHTTP opens what --http asks for.
@@ -192,11 +223,14 @@ func newProgram(cfg *config, environ []string) (*program, error) {
 // listen takes over and opens the sockets, and watches over them.
 func (h *host) listen(cfg *config, environ []string) error {
 	p := h.program
-	handed, err := inheritListeners(environ)
+	handed, back, err := inheritListeners(environ)
 	if err != nil {
 		return err
 	}
-	if err := p.number(plannedListeners(cfg.listens, handed)); err != nil {
+	h.unit = readUnit(environ)
+	h.store = openFDStore(h.upward, h.unit.room(environ), back)
+	planned := plannedListeners(cfg.listens, handed)
+	if err := p.number(planned); err != nil {
 		return err // before anything is bound
 	}
 	if err := p.checkPlaceholders(); err != nil {
@@ -207,7 +241,11 @@ func (h *host) listen(cfg *config, environ []string) error {
 			return err
 		}
 	}
-	ls, err := openListeners(cfg.listens, handed)
+	specs := h.store.match(cfg.listens, planned)
+	for _, m := range h.store.letGo() {
+		h.say(m)
+	}
+	ls, err := openListeners(specs, handed)
 	if err != nil {
 		return err
 	}
@@ -219,6 +257,8 @@ func (h *host) listen(cfg *config, environ []string) error {
 	if err := h.direct(cfg, environ, ls); err != nil {
 		return err
 	}
+	h.store.begin(ls)
+	h.keep()
 	if n := listenFDS(p.numbers); missesListeners(p.numbers, n) {
 		h.say(warning("LISTEN_FDS tells of %s only: descriptor %d, the next, is none", count(n, "listener"), firstListenFD+n))
 	}
@@ -305,13 +345,13 @@ func (h *host) takePlace(cfg *config, environ []string) error {
 // admit lets clients in. It comes after the first generation was begun, which does not wait for it.
 func (h *host) admit() {
 	f := facts{
-		version: versionText(), pid: os.Getpid(), uid: os.Geteuid(), since: time.Now(),
+		version: versionText(), pid: os.Getpid(), uid: os.Geteuid(), since: h.since, self: h.self,
 		argv: h.program.argv, dir: h.program.dir,
 	}
 	if h.place != nil {
 		f.name = h.place.name
 	}
-	h.control = newControl(h.post, h.hub, f)
+	h.control = newControl(h.postUntil, h.hub, f)
 	h.control.lastWords = h.out.lastWords
 	if h.place != nil {
 		h.control.serve(h.place.listener, h.place.group, false)
@@ -322,7 +362,7 @@ func (h *host) admit() {
 }
 
 // watch starts what -w asks for.
-func (h *host) watch(cfg *config) error {
+func (h *host) watch(cfg *config, before *carriedWatch) error {
 	if !cfg.watch.on {
 		return nil
 	}
@@ -336,7 +376,7 @@ func (h *host) watch(cfg *config) error {
 	c.find = func() (string, error) { return p.find(c.program[0], env) }
 	_, err := c.find()
 	h.limits.wait = h.limits.wait && (err == nil || len(c.search) > 0) // else there is nothing to wait for
-	h.watcher, err = startWatch(c, func(n watchNews) bool {
+	h.watcher, err = startWatch(c, before, func(n watchNews) bool {
 		if n.say != nil && !h.post(event{kind: evSay, message: *n.say}) {
 			return false
 		}
@@ -370,7 +410,7 @@ func (h *host) shut() {
 	if h.unkey != nil {
 		h.unkey()
 	}
-	h.closing()
+	h.giveUp()
 	if h.program != nil {
 		removePaths(h.program.listeners)
 	}
@@ -403,9 +443,9 @@ func (h *host) world() world {
 		owns: h.owns, halted: halted, open: h.openFor, route: h.route, left: h.left, probe: h.probe, unaim: h.unaim, canary: h.hook,
 		adoptable: h.adoptable, adopt: h.adopt, pass: (*call).pass, nameOf: h.nameOf, refresh: h.refresh, promote: h.promote,
 		search: h.search, repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
-		answer: h.answer, say: h.say, alive: func() { h.upward.watchdog() },
+		answer: h.answer, say: h.say, alive: func() { h.upward.watchdog() }, extend: func(d time.Duration) { h.upward.extend(d) },
 		facts: h.facts, hook: h.hook, pin: (*image).forHook,
-		build: h.build, built: h.built, runs: h.runs, stuck: h.stuck, watchAgain: h.watchAgain, clear: h.clear,
+		build: h.build, propose: h.propose, built: h.built, runs: h.runs, stuck: h.stuck, watchAgain: h.watchAgain, clear: h.clear,
 		reopen: h.reopen,
 	}
 }
@@ -427,6 +467,17 @@ func (h *host) post(ev event) bool {
 	}
 }
 
+// postUntil is post for a source, which may be told to quit first.
+func (h *host) postUntil(ev event, quit <-chan struct{}) bool {
+	select {
+	case h.events <- ev:
+		return true
+	case <-quit:
+	case <-h.done:
+	}
+	return false
+}
+
 // say writes one line, and tells it upward.
 func (h *host) say(m message) {
 	h.printer.say(m)
@@ -443,6 +494,13 @@ func (h *host) say(m message) {
 		if m.level != levelVerbose {
 			h.upward.status(text)
 		}
+	}
+}
+
+// keep has our service manager keep the sockets that new connections go to, and no others.
+func (h *host) keep() {
+	if h.traffic != nil && !h.closed {
+		h.store.only(h.traffic.sockets(0))
 	}
 }
 
@@ -535,6 +593,22 @@ func (h *host) heard(sig os.Signal) (event, bool) {
 	return event{kind: evRequest, request: r}, true
 }
 
+// listenToSignals posts what each signal asks for.
+func (h *host) listenToSignals() {
+	h.signals = newSource(h.events, func(quit <-chan struct{}, post func(event) bool) {
+		for {
+			select {
+			case sig := <-h.caught:
+				if ev, ok := h.heard(sig); ok && !post(ev) {
+					return
+				}
+			case <-quit:
+				return
+			}
+		}
+	})
+}
+
 // hungUp tells whether a HUP came because the terminal is gone. nohup says to live on all the same.
 func (h *host) hungUp() bool {
 	if h.tty < 0 || h.nohup {
@@ -562,16 +636,26 @@ func (h *host) openFor(g *generation, like int) error {
 
 // route says which generations get the new connections.
 func (h *host) route(shares map[int]int) (routed, error) {
-	if h.closed {
+	if h.closed || h.parked {
 		return routed{}, nil
 	}
-	h.shares = maps.Clone(shares)
-	return h.steer()
+	return h.reroute(shares)
 }
 
-// steer does so, and sends an ask that is under way to whom it is about.
-func (h *host) steer() (routed, error) {
-	return h.traffic.route(h.shares, h.aimed) // without any they stay where they went
+// reroute does so, with those who get the most in the store before, and what had the most until then out of it after.
+func (h *host) reroute(shares map[int]int) (routed, error) {
+	most, of := 0, 0
+	for number, share := range shares {
+		if share > of {
+			most, of = number, share
+		}
+	}
+	if of > 0 {
+		h.store.add(h.traffic.sockets(most))
+	}
+	r, err := h.traffic.route(shares)
+	h.keep()
+	return r, err
 }
 
 // left counts the connections that wait for a generation alone.
@@ -617,11 +701,34 @@ func (h *host) repair(name string) (replaced bool) {
 		}
 		replaced = replaced || l.inode != inode
 	}
+	if replaced {
+		h.keep()
+	}
 	return replaced
 }
 
-// closing lets balancers see refusals once the program closes its copies.
-func (h *host) closing() {
+// closing lets balancers see refusals once the program closes its copies. Where our service manager keeps the sockets, clients wait
+// for the next hotwrap instead, in sockets that no program has; parked tells that this is so of all that can be steered.
+func (h *host) closing() (parked bool) {
+	if h.store == nil {
+		h.giveUp()
+		return false
+	}
+	if h.closed || h.parked {
+		return false
+	}
+	whole, err := h.traffic.park()
+	if err != nil {
+		h.say(warning("clients do not wait for the next hotwrap: %v", err))
+		return false
+	}
+	h.keep()
+	h.parked = true
+	return whole
+}
+
+// giveUp closes the listeners.
+func (h *host) giveUp() {
 	if !h.closed {
 		h.closed = true
 		h.traffic.close()

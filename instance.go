@@ -232,6 +232,47 @@ func (i *instance) release() {
 	}
 }
 
+// carriedInstance is its place on its way to another hotwrap. Who connects meanwhile waits in the socket's queue.
+type carriedInstance struct {
+	Name     string `json:"name,omitempty"`
+	Path     string `json:"path,omitempty"`
+	Group    int    `json:"group"`
+	Listener int    `json:"listener,omitempty"`
+	Lock     int    `json:"lock,omitempty"`
+	LockPath string `json:"lock_path,omitempty"`
+	MadeBase string `json:"made_base,omitempty"`
+}
+
+// carry without baggage is what a death leaves.
+func (i *instance) carry(b *baggage) carriedInstance {
+	if i == nil {
+		return carriedInstance{}
+	}
+	c := carriedInstance{Name: i.name, Path: i.path, Group: i.group, LockPath: i.lockPath, MadeBase: i.madeBase}
+	if b != nil {
+		c.Listener, c.Lock = b.number(i.listener), b.number(i.lock)
+	}
+	return c
+}
+
+// restoreInstance goes on in the same place; nil if there was none.
+func restoreInstance(c carriedInstance) (*instance, error) {
+	if c.Name == "" {
+		return nil, nil
+	}
+	i := &instance{name: c.Name, path: c.Path, group: c.Group, lockPath: c.LockPath, madeBase: c.MadeBase}
+	l, err := restoreListener(c.Listener)
+	if err != nil {
+		return nil, err
+	}
+	i.listener, _ = l.(*net.UnixListener)
+	i.lock = carriedFile(c.Lock, c.LockPath)
+	if i.listener == nil || i.lock == nil {
+		return nil, errors.New("cannot go on with the control socket: it did not come along")
+	}
+	return i, nil
+}
+
 // accountGroup is a group's id by name or number; -1: there is none.
 func accountGroup(text string) int {
 	_, gid, err := listenSpec{group: text}.owner()

@@ -10,7 +10,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -105,12 +107,14 @@ type round struct {
 
 func newTails() *tails {
 	t := &tails{do: make(chan func()), workers: map[int]*tailed{}, open: map[*outStream]struct{}{}}
-	go func() {
-		for f := range t.do {
-			f()
-		}
-	}()
+	go t.run()
 	return t
+}
+
+func (t *tails) run() {
+	for f := range t.do {
+		f()
+	}
 }
 
 // begin takes a worker in and starts its readers.
@@ -152,6 +156,15 @@ func (t *tails) reopen(then func()) {
 func (t *tails) end() <-chan struct{} {
 	ended := make(chan struct{})
 	t.do <- func() { t.ask(t.all(), order{flush: true, last: true}, func() { close(ended) }) }
+	return ended
+}
+
+// halt ends all readers where they are; the channel is closed when they have.
+func (t *tails) halt() <-chan struct{} {
+	ended := make(chan struct{})
+	t.do <- func() {
+		t.ask(t.all(), order{halt: true}, func() { close(ended) })
+	}
 	return ended
 }
 
@@ -197,6 +210,7 @@ func (s *outStream) next() {
 // done is told by a reader that has obeyed.
 func (t *tails) done(s *outStream) {
 	first := s.queue[0]
+	s.halted = first.halt
 	if s.queue = s.queue[1:]; len(s.queue) > 0 {
 		s.next()
 	}
@@ -266,6 +280,85 @@ func wholeLines(text []byte) []byte {
 	return text
 }
 
+// carriedTails are the last lines of all workers and what is read of them, on their way to another hotwrap.
+type carriedTails struct {
+	Workers []carriedTail   `json:"workers,omitempty"` // those that ended first, the oldest first
+	Streams []carriedStream `json:"streams,omitempty"`
+}
+
+type carriedTail struct {
+	Serial int    `json:"serial"`
+	Ended  bool   `json:"ended,omitempty"`
+	Text   []byte `json:"text,omitempty"`
+}
+
+type carriedStream struct {
+	FD         int       `json:"fd"`
+	Serial     int       `json:"serial,omitempty"` // 0: of one that is forgotten
+	Number     int       `json:"number,omitempty"`
+	Generation int       `json:"generation,omitempty"`
+	Held       []byte    `json:"held,omitempty"` // no whole line yet
+	Since      time.Time `json:"since,omitzero"`
+}
+
+// carry is to be called when the readers have been halted. One that is not, after all, has what it read taken from it.
+func (t *tails) carry(b *baggage) carriedTails {
+	carried := make(chan carriedTails, 1)
+	t.do <- func() {
+		var c carriedTails
+		serials := map[*tailed]int{}
+		for _, serial := range t.ended {
+			c.Workers = append(c.Workers, carriedTail{serial, true, t.workers[serial].text()})
+		}
+		for serial, w := range t.workers {
+			if serials[w] = serial; !slices.Contains(t.ended, serial) {
+				c.Workers = append(c.Workers, carriedTail{serial, false, w.text()})
+			}
+		}
+		for s := range t.open {
+			stream := carriedStream{FD: b.number(s.file), Serial: serials[s.worker], Number: s.number, Generation: s.generation}
+			if s.halted {
+				stream.Held, stream.Since = s.held, s.since
+			}
+			c.Streams = append(c.Streams, stream)
+		}
+		carried <- c
+	}
+	return <-carried
+}
+
+// restore takes all of it over; nothing is read before start.
+func (t *tails) restore(o *outputs, c carriedTails) error {
+	for _, tail := range c.Workers {
+		t.workers[tail.Serial] = &tailed{ring: &ring{kept: tail.Text}}
+		if tail.Ended {
+			t.ended = append(t.ended, tail.Serial)
+		}
+	}
+	for _, stream := range c.Streams {
+		s := o.stream(stream.Number, stream.Generation)
+		if s.file = carriedFile(stream.FD, "output"); s.file == nil {
+			return errors.New("cannot go on with a program's output: a pipe did not come along")
+		}
+		if s.worker = t.workers[stream.Serial]; s.worker == nil {
+			s.worker = &tailed{}
+		}
+		s.worker.streams = append(s.worker.streams, s)
+		s.held, s.since = stream.Held, stream.Since
+		t.open[s] = struct{}{}
+	}
+	return nil
+}
+
+// start has the readers go on that were taken over.
+func (t *tails) start() {
+	t.do <- func() {
+		for s := range t.open {
+			go s.run()
+		}
+	}
+}
+
 // ownStderr is hotwrap's own standard error, which the program inherits: a file can be read back, the
 // journal can be named.
 type ownStderr struct {
@@ -276,15 +369,34 @@ type ownStderr struct {
 
 // marks is how long the file was when each worker was started.
 type marks struct {
-	size  map[int]int64
-	ended []int // serials of those that are no more, oldest first
+	Size  map[int]int64 `json:"size,omitempty"`
+	Ended []int         `json:"ended,omitempty"` // serials of those that are no more, oldest first
+}
+
+func (s *ownStderr) carry() *marks {
+	if s == nil || s.marks == nil {
+		return nil
+	}
+	m := <-s.marks
+	c := marks{maps.Clone(m.Size), slices.Clone(m.Ended)}
+	s.marks <- m
+	return &c
+}
+
+// restore goes on with what was noted of the same file.
+func (s *ownStderr) restore(c *marks) {
+	if s == nil || s.marks == nil || c == nil || c.Size == nil {
+		return
+	}
+	<-s.marks
+	s.marks <- *c
 }
 
 func newOwnStderr(fd int, journal bool) *ownStderr {
 	s := &ownStderr{fd: fd, journal: journal}
 	if isRegular(fd) {
 		s.marks = make(chan marks, 1)
-		s.marks <- marks{size: map[int]int64{}}
+		s.marks <- marks{Size: map[int]int64{}}
 	}
 	return s
 }
@@ -295,7 +407,7 @@ func (s *ownStderr) began(serial int) {
 		return
 	}
 	m := <-s.marks
-	m.size[serial] = st.Size
+	m.Size[serial] = st.Size
 	s.marks <- m
 }
 
@@ -304,9 +416,9 @@ func (s *ownStderr) gone(serial int) {
 		return
 	}
 	m := <-s.marks
-	if m.ended = append(m.ended, serial); len(m.ended) > endedKept {
-		delete(m.size, m.ended[0])
-		m.ended = m.ended[1:]
+	if m.Ended = append(m.Ended, serial); len(m.Ended) > endedKept {
+		delete(m.Size, m.Ended[0])
+		m.Ended = m.Ended[1:]
 	}
 	s.marks <- m
 }
@@ -315,7 +427,7 @@ func (s *ownStderr) lastWords(serial, pid int) (lines []string, from, hint strin
 	switch {
 	case s.marks != nil:
 		m := <-s.marks
-		mark, known := m.size[serial]
+		mark, known := m.Size[serial]
 		s.marks <- m
 		path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(s.fd))
 		if !known || err != nil {

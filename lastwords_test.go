@@ -190,8 +190,8 @@ func TestLastWordsFromFile(t *testing.T) {
 		t.Errorf("forgotten: %q from %q", lines, from)
 	}
 	m := <-o.own.marks
-	if len(m.size) != 2+endedKept || len(m.ended) != endedKept {
-		t.Errorf("%d marks, %d ended", len(m.size), len(m.ended))
+	if len(m.Size) != 2+endedKept || len(m.Ended) != endedKept {
+		t.Errorf("%d marks, %d ended", len(m.Size), len(m.Ended))
 	}
 }
 

@@ -6,6 +6,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"syscall"
@@ -48,8 +49,11 @@ func (e *limitError) Error() string { return e.error.Error() + " (" + e.limit + 
 func (e *limitError) Unwrap() error { return e.error }
 
 // limitedStart adds to an error of fork or exec the limit that it stands for, if it does. EAGAIN means a limit there
-// only: fork(2), execve(2).
+// only: fork(2), execve(2). hotwrap starts itself as a shim, so of its own file ENOENT means that there is no /proc.
 func limitedStart(err error) error {
+	if _, gone := os.Stat(selfPath); gone != nil && errors.Is(err, syscall.ENOENT) {
+		return fmt.Errorf("%w: %q is not there (mount /proc)", err, selfPath)
+	}
 	if errors.Is(err, syscall.EAGAIN) {
 		if limit := processLimit(); limit != "" {
 			return &limitError{err, limit}

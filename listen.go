@@ -48,6 +48,8 @@ type listenSpec struct {
 	nodelay               bool
 	mptcp, nonblock       bool
 	pin                   descriptor // fd=N; -1: the next free one
+
+	back *listener // it came back from the service manager's store; nil: it is to be opened
 }
 
 // listenNetworks are the words before the colon of an address.

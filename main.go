@@ -42,6 +42,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == lookMark {
 		return lookMain(args[1:])
 	}
+	if len(args) > 0 && args[0] == resumeMark {
+		return resumeMain(stdout)
+	}
 	if len(args) > 0 && args[0] == doctorName {
 		return doctorMain(args[1:], os.Environ(), stdout, stderr)
 	}
@@ -49,6 +52,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		if v := verbNamed(args[0]); v != nil {
 			return v.main(args[1:], os.Environ(), stdout, stderr)
 		}
+	}
+	if t, err := resumed(); t != nil {
+		return goOn(args, t, err, stderr)
 	}
 	cfg, err := parseArgs(args, os.Environ())
 	if err != nil {
@@ -68,7 +74,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return report(stderr, execMain(cfg.program))
 	case modeServe:
 	}
-	return serve(cfg, stderr)
+	return serve(cfg, stderr, nil)
 }
 
 // report says why hotwrap does not run, and returns the exit status for that.
@@ -800,44 +806,91 @@ func longName(name string) string {
 	return name
 }
 
-// serve runs the program until the end of it, or of hotwrap.
-func serve(cfg *config, stderr io.Writer) int {
+// goOn serves in the place of the hotwrap that this process was before, or becomes that one again.
+func goOn(args []string, t *takenOver, err error, stderr io.Writer) int {
+	var cfg *config
+	if err == nil {
+		cfg, err = parseArgs(args, os.Environ())
+	}
+	if err == nil && cfg.mode != modeServe {
+		err = errors.New("the command line is understood differently")
+	}
+	if err != nil {
+		return report(stderr, t.goBack(t.memory, err))
+	}
+	return serve(cfg, stderr, t)
+}
+
+// serve runs the program until the end of it, or of hotwrap. t is a hotwrap that it goes on with; nil: none.
+func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 	nohup := hupIgnored()
-	sigs, _ := catchSignals()
+	caught, _ := catchSignals()
+	takeSignals()
 	events := make(chan event)
-	out := newOutputs(cfg, os.Environ(), events)
-	stderr = out.voice(stderr)
-	h := newHost(newPrinter(stderr, cfg.logFormat == "json", cfg.least(), os.Environ()), events, out, nohup)
+	out, err := outputsFor(cfg, events, t)
+	if err != nil {
+		return report(stderr, t.goBack(t.memory, err))
+	}
+	voice := out.voice(stderr) // where it is taken over, nothing is written to it before settle
+	h := newHost(newPrinter(voice, cfg.logFormat == "json", cfg.least(), os.Environ()), events, out, nohup)
+	h.caught = caught
+	if t != nil {
+		err = h.takeOver(cfg, t.written)
+	} else {
+		err = h.setUp(cfg)
+	}
+	if err != nil && t != nil {
+		defer runtime.KeepAlive(h) // its descriptors go back too
+		return report(stderr, t.goBack(t.memory, err))
+	}
 	defer h.shut()
-	if err := h.setUp(cfg); err != nil {
+	if err != nil {
 		close(h.done) // what was started already may be posting
 		h.fail(err)
 		return execStatus(err)
 	}
 	s := &supervisor{limits: h.limits, world: h.world()}
+	h.listenToSignals()
+	if t != nil {
+		h.settle(t.written)
+		s.state = t.State
+		s.arrived(t.Hotwrap, t.refused)
+		t.hear(caught)
+	} else {
+		s.start()
+	}
+	keepThreads() // the first generation does not wait for them
+	h.admit()
+	return h.runUntilEnd(cfg, s, voice)
+}
+
+// runUntilEnd runs the supervisor until everything has ended, or another hotwrap goes on in the place of this one.
+func (h *host) runUntilEnd(cfg *config, s *supervisor, stderr io.Writer) int {
 	var seen func(event)
 	if cfg.trace {
 		seen = traceTo(stderr, s)
 	}
-	signals := newSource(h.events, func(quit <-chan struct{}, post func(event) bool) {
-		for {
-			select {
-			case sig := <-sigs:
-				if ev, ok := h.heard(sig); ok && !post(ev) {
-					return
-				}
-			case <-quit:
-				return
-			}
-		}
-	})
-	s.start()
-	keepThreads() // the first generation does not wait for them
-	h.admit()
 	status := s.run(h.events, seen)
+	for s.leaving {
+		err := h.depart(s)
+		var stranded *strandedError
+		if errors.As(err, &stranded) {
+			return report(stderr, err)
+		}
+		s.stay(err.Error())
+		status = s.run(h.events, seen)
+	}
 	close(h.done)
-	_ = signals.stop()
+	_ = h.signals.stop()
 	return status
+}
+
+// outputsFor are the ways of the program's output, new or taken over.
+func outputsFor(cfg *config, events chan<- event, t *takenOver) (*outputs, error) {
+	if t == nil {
+		return newOutputs(cfg, os.Environ(), events), nil
+	}
+	return restoreOutputs(cfg, os.Environ(), events, t.Outputs)
 }
 
 // least is the least serious level that is shown.
@@ -879,6 +932,7 @@ Commands (NAME may be left out where one instance runs):
   status    builds, listeners, what a drain waits for   [--json] [-q]
   stop      drain and exit   [--now] [-m TEXT] [--timeout DUR] [--json]
   signal    send the workers a signal: signal HUP [NAME]   [--json]
+  reexec    replace hotwrap itself; nothing else notices   [--all]
   doctor    what this machine permits; with -- PROGRAM, try restarts under load
 
 Sockets:
@@ -925,4 +979,5 @@ Operation:
 
 Every --some-option is also $HOTWRAP_SOME_OPTION.
 HUP restarts. TERM, INT, QUIT stop; INT twice kills. TTIN, TTOU: a worker more, fewer.
+USR2 replaces hotwrap itself.
 `

@@ -86,3 +86,8 @@ func processEnd(ctx context.Context, pid int) <-chan struct{} {
 	}()
 	return end
 }
+
+// exchange swaps two names at one stroke, renameat2(2).
+func exchange(a, b string) {
+	_ = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+}

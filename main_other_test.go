@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,4 +35,11 @@ func processEnd(_ context.Context, pid int) <-chan struct{} {
 		}
 	}()
 	return end
+}
+
+// exchange swaps two names, here not at one stroke.
+func exchange(a, b string) {
+	_ = os.Rename(a, a+".aside")
+	_ = os.Rename(b, a)
+	_ = os.Rename(a+".aside", b)
 }

@@ -140,8 +140,12 @@ func TestScript(t *testing.T) {
 				return exec.Command("unshare", "--mount", "mount", "-t", "overlay", "-o", "lowerdir=/etc:/usr", "overlay", "/mnt").Run() == nil, nil
 			case "systemd": // it can be PID 1 of namespaces of its own
 				return exec.Command("sh", "testapps/systemd/boot.sh", "-n").Run() == nil, nil
+			case "container": // something like one can be made
+				return exec.Command("sh", "testapps/container/run.sh", "-n").Run() == nil, nil
 			case "pids": // a cgroup with a limit on processes can be made
-				return canLimitProcesses(), nil
+				return canLimit("pids", "pids.max"), nil
+			case "memory": // and one with a limit on memory
+				return canLimit("memory", "memory.limit_in_bytes") || canLimit("memory", "memory.max"), nil
 			case "userns": // a new user namespace can be made, with limits of its own
 				return exec.Command("unshare", "--user", "--map-root-user", "sh", "-c", "echo 0 >/proc/sys/user/max_inotify_instances").Run() == nil, nil
 			}
@@ -165,15 +169,15 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// canLimitProcesses tells whether a cgroup with pids.max can be made: in the first version's hierarchy for that, or in the
+// canLimit tells whether a cgroup with that limit can be made: in the first version's hierarchy for it, or in the
 // second's.
-func canLimitProcesses() bool {
-	for _, root := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
+func canLimit(controller, limit string) bool {
+	for _, root := range []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup"} {
 		dir, err := os.MkdirTemp(root, "hwscript")
 		if err != nil {
 			continue
 		}
-		err = unix.Access(filepath.Join(dir, "pids.max"), unix.W_OK)
+		err = unix.Access(filepath.Join(dir, limit), unix.W_OK)
 		return os.Remove(dir) == nil && err == nil
 	}
 	return false

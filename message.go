@@ -82,6 +82,7 @@ const (
 	hapDrained  happening = "drained"  // a predecessor is gone
 	hapFailed   happening = "failed"
 	hapCrashed  happening = "crashed"
+	hapReexec   happening = "reexec"   // hotwrap was replaced by another
 	hapStopping happening = "stopping" // hotwrap begins to stop
 	hapVerdict  happening = "verdict"
 )

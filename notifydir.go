@@ -26,6 +26,9 @@ const (
 	tailLength   = len("/"+notifyPrefix+"/"+"a") + 2*nameLength // of a socket's path behind the base directory
 )
 
+// sharedMemory is a directory of Linux that a container whose root is read-only can write to all the same. Tests take it away.
+var sharedMemory = "/dev/shm"
+
 // notifyDir is a directory of our own that holds the sockets of the workers.
 type notifyDir struct {
 	path     string
@@ -64,7 +67,8 @@ func runtimeDirs(environ []string) []string {
 	if dir := getenv(environ, "XDG_RUNTIME_DIR"); filepath.IsAbs(dir) { // its specification: ignore a relative one
 		dirs = append(dirs, filepath.Join(dir, "hotwrap"))
 	}
-	return append(dirs, "/run/hotwrap", filepath.Join(os.TempDir(), fmt.Sprintf("hotwrap-%d", os.Geteuid())))
+	own := fmt.Sprintf("hotwrap-%d", os.Geteuid())
+	return append(dirs, "/run/hotwrap", filepath.Join(os.TempDir(), own), filepath.Join(sharedMemory, own))
 }
 
 // tryNotifyDir makes the directory in base, if base is fit for it.
@@ -227,6 +231,81 @@ func (d *notifyDir) close() {
 	if d.base != nil {
 		_ = d.base.Close()
 	}
+}
+
+// carriedNotify is that directory on its way to another hotwrap. Its lock belongs to the open file, and so goes along.
+type carriedNotify struct {
+	Path     string `json:"path,omitempty"`
+	MadeBase bool   `json:"made_base,omitempty"`
+	Base     int    `json:"base,omitempty"`
+	Dir      int    `json:"dir,omitempty"`
+	UID      int    `json:"uid"`
+	GID      int    `json:"gid"`
+}
+
+// carry without baggage is what a death leaves.
+func (d *notifyDir) carry(b *baggage) carriedNotify {
+	if d == nil {
+		return carriedNotify{}
+	}
+	c := carriedNotify{Path: d.path, MadeBase: d.madeBase, UID: d.uid, GID: d.gid}
+	if b != nil {
+		c.Base, c.Dir = b.number(d.base), b.number(d.dir)
+	}
+	return c
+}
+
+// restoreNotifyDir goes on with it; nil if there was none.
+func restoreNotifyDir(c carriedNotify) (*notifyDir, error) {
+	if c.Path == "" {
+		return nil, nil
+	}
+	d := &notifyDir{path: c.Path, madeBase: c.MadeBase, uid: c.UID, gid: c.GID}
+	d.base, d.dir = carriedFile(c.Base, filepath.Dir(c.Path)), carriedFile(c.Dir, filepath.Base(c.Path))
+	if d.base == nil || d.dir == nil {
+		return nil, fmt.Errorf("cannot go on with %q: it did not come along", c.Path)
+	}
+	return d, nil
+}
+
+// recoverNotifyDir takes over the directory of a hotwrap that was killed, for its workers live and know no other. One that
+// another hotwrap has swept away, or is sweeping away, is made anew under the name.
+func recoverNotifyDir(c carriedNotify) (*notifyDir, error) {
+	base, name := filepath.Dir(c.Path), filepath.Base(c.Path)
+	if !strings.HasPrefix(name, notifyPrefix) {
+		return nil, fmt.Errorf("cannot take over %q: it is no directory of hotwrap's", c.Path)
+	}
+	foreign := c.UID >= 0 && c.UID != os.Geteuid()
+	d := &notifyDir{uid: c.UID, gid: c.GID}
+	err := fitParents(base, foreign)
+	if err == nil {
+		err = d.openBase(base, foreign)
+	}
+	d.path, d.madeBase = c.Path, c.MadeBase || d.madeBase
+	if err == nil {
+		err = d.takeOver(name)
+	}
+	if err != nil {
+		if d.base != nil {
+			_ = d.base.Close() // what lies in it is another's
+		}
+		return nil, fmt.Errorf("cannot take over %q: %w", c.Path, err)
+	}
+	return d, nil
+}
+
+// takeOver locks the directory, or makes it where it has gone. Who sweeps it holds the lock until it is gone.
+func (d *notifyDir) takeOver(name string) (err error) {
+	base := int(d.base.Fd())
+	for range 8 {
+		if d.dir, err = lockDirAt(base, name); err == nil {
+			return unix.Fchmod(int(d.dir.Fd()), 0o711)
+		}
+		if err = unix.Mkdirat(base, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	return errors.New("another hotwrap has it")
 }
 
 // give lets the program's user, and nobody else, use the socket name in d.

@@ -128,7 +128,7 @@ func TestNotifyOtherUser(t *testing.T) {
 
 func TestNotifyDirCandidates(t *testing.T) {
 	t.Setenv("TMPDIR", "/tmp/x")
-	last := []string{"/run/hotwrap", fmt.Sprintf("/tmp/x/hotwrap-%d", os.Geteuid())}
+	last := []string{"/run/hotwrap", fmt.Sprintf("/tmp/x/hotwrap-%d", os.Geteuid()), fmt.Sprintf("/dev/shm/hotwrap-%d", os.Geteuid())}
 	wd, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -245,9 +245,18 @@ func TestNotifyDirRefused(t *testing.T) {
 	}
 }
 
+// withoutSharedMemory leaves the test without the last of the places.
+func withoutSharedMemory(t *testing.T, dir string) {
+	t.Helper()
+	was := sharedMemory
+	sharedMemory = filepath.Join(dir, "noshm")
+	t.Cleanup(func() { sharedMemory = was })
+}
+
 // Where nothing will do, the error lists where it looked and why not.
 func TestNotifyDirNowhere(t *testing.T) {
 	dir := shortDir(t)
+	withoutSharedMemory(t, dir)
 	t.Setenv("TMPDIR", filepath.Join(dir, "tmp"))
 	asNobody(t, func() {
 		d, err := openNotifyDir([]string{"HOTWRAP_RUNTIME_DIR=" + filepath.Join(dir, "a"), "XDG_RUNTIME_DIR=/root"}, -1, -1)
@@ -269,6 +278,7 @@ func TestNotifyDirNowhere(t *testing.T) {
 // A user without any runtime directory gets one under the temp dir, which goes again; a planted one is not taken.
 func TestNotifyDirTemp(t *testing.T) {
 	dir := shortDir(t)
+	withoutSharedMemory(t, dir)
 	if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
 		t.Fatal(err)
 	}

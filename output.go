@@ -7,6 +7,8 @@ package main
 //   - Only whole lines go on. What a process leaves unfinished is finished by what follows, or by its end.
 //   - One goroutine reads each pipe; who wants to know what is in it now, says so and is answered.
 //   - A pipe belongs to one worker. What outlives the worker and holds it is read on, and waited for by nobody.
+//   - Carried to another hotwrap, no line is lost, doubled or torn: what has been read goes along, what has not waits in the
+//     pipes.
 
 import (
 	"bytes"
@@ -136,10 +138,7 @@ func (o *outputs) begin(serial, generation, uid, gid int) (ends [2]int, err erro
 	}
 	var streams []*outStream
 	for i := range ends {
-		s := &outStream{to: o.to[i], tails: o.tails, orders: make(chan order, 1), full: true}
-		if o.stamp {
-			s.mark = " " + strconv.Itoa(generation) + " "
-		}
+		s := o.stream(i, generation)
 		if s.file, ends[i], err = openPipe("output"); err != nil {
 			closeEnds(ends)
 			for _, s := range streams {
@@ -154,6 +153,15 @@ func (o *outputs) begin(serial, generation, uid, gid int) (ends [2]int, err erro
 	}
 	o.tails.begin(serial, streams)
 	return ends, nil
+}
+
+// stream is a reader of one of a worker's two.
+func (o *outputs) stream(number, generation int) *outStream {
+	s := &outStream{to: o.to[number], tails: o.tails, orders: make(chan order, 1), full: true, number: number, generation: generation}
+	if o.stamp {
+		s.mark = " " + strconv.Itoa(generation) + " "
+	}
+	return s
 }
 
 // closeEnds closes hotwrap's copies of what begin returned.
@@ -227,6 +235,7 @@ func (o *outputs) close(limit context.Context) (said []message) {
 type order struct {
 	flush bool // an unfinished line is one now
 	last  bool // then end
+	halt  bool // or end where it is, for another hotwrap to go on
 	round *round
 }
 
@@ -238,12 +247,16 @@ type outStream struct {
 	mark   string // what stands between the time and the line; "": neither
 	orders chan order
 
+	number, generation int // 0 stdout, 1 stderr; of whom
+
 	held  []byte    // read, but no whole line yet; this and the next two are its own goroutine's
 	since time.Time // when that began
 	full  bool      // the last read took all that there was room for
+	halts bool      // it was ordered to
 
 	worker *tailed // these belong to tails
 	queue  []order // the first is under way
+	halted bool
 }
 
 // run reads until nobody holds the other end any more, or it is told to end. A deadline in the past
@@ -260,6 +273,10 @@ func (s *outStream) run() {
 			more = false
 		}
 	}
+	if s.halts {
+		s.tails.do <- func() { s.tails.done(s) }
+		return
+	}
 	s.flush()
 	_ = s.file.Close()
 	s.tails.do <- func() { s.tails.over(s) }
@@ -269,6 +286,9 @@ func (s *outStream) run() {
 func (s *outStream) obey() bool {
 	_ = s.file.SetReadDeadline(time.Time{}) // first: the next order comes only after this one is done
 	o := <-s.orders
+	if s.halts = o.halt; s.halts {
+		return false
+	}
 	more := s.drain() && !o.last
 	if o.flush {
 		s.flush()
@@ -363,4 +383,82 @@ func (s *outStream) stamped(text []byte, now time.Time) []byte {
 		prefix = now.UTC().Format(stampForm) + s.mark
 	}
 	return out
+}
+
+// --- on to another hotwrap
+
+// carriedOutputs is all of it on its way.
+type carriedOutputs struct {
+	Path  string                `json:"path,omitempty"`
+	To    []*carriedDestination `json:"to,omitempty"` // one where both go to the same
+	Tails carriedTails          `json:"tails,omitzero"`
+	Marks *marks                `json:"marks,omitempty"`
+}
+
+// carry ends the readers and writers, what they have left to do goes along. Nothing may be said through voice any more.
+// Without baggage it is what a death leaves.
+func (o *outputs) carry(b *baggage, limit context.Context) carriedOutputs {
+	if o == nil {
+		return carriedOutputs{}
+	}
+	c := carriedOutputs{Path: o.path, Marks: o.own.carry()}
+	if b == nil || o.tails == nil {
+		return c
+	}
+	select {
+	case <-o.tails.halt():
+	case <-limit.Done(): // one waits for a destination, which drops lines by now
+	}
+	for _, d := range o.places() {
+		d.halt(limit)
+		c.To = append(c.To, d.carry(b))
+	}
+	c.Tails = o.tails.carry(b)
+	return c
+}
+
+// places are the destinations, each once.
+func (o *outputs) places() []*destination {
+	if o.to[0] == o.to[1] {
+		return o.to[:1]
+	}
+	return o.to[:]
+}
+
+// restoreOutputs is newOutputs and openFile for what was carried; nothing is read or written before start.
+func restoreOutputs(cfg *config, environ []string, events chan<- event, c carriedOutputs) (*outputs, error) {
+	o := &outputs{stamp: cfg.logStamp, events: events, path: c.Path}
+	switch {
+	case len(c.To) == 0 && !cfg.capture && cfg.logFile == "":
+		o = newOutputs(cfg, environ, events)
+		o.own.restore(c.Marks)
+		return o, nil
+	case len(c.To) == 0, c.Path != "" && c.To[0].FD == 0:
+		return nil, errors.New("cannot go on with the program's output: its destination did not come along")
+	case c.Path != "":
+		d := newDestination(fmt.Sprintf("log file %q", c.Path), c.Path, o.stamp, events)
+		unix.CloseOnExec(c.To[0].FD)
+		d.restore(c.To[0].FD, c.To[0])
+		o.to = [2]*destination{d, d}
+	default:
+		for i, name := range []string{"standard output", "standard error"} {
+			if o.to[1] = o.to[0]; i < len(c.To) {
+				o.to[i] = newDestination(name, "", o.stamp, events)
+				o.to[i].restore(1+i, c.To[i])
+			}
+		}
+	}
+	o.tails = newTails()
+	return o, o.tails.restore(o, c.Tails)
+}
+
+// start goes on with what was restored.
+func (o *outputs) start() {
+	if o.tails == nil {
+		return
+	}
+	for _, d := range o.places() {
+		d.start()
+	}
+	o.tails.start()
 }

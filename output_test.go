@@ -465,3 +465,193 @@ func TestOutputCapture(t *testing.T) {
 	}
 	checkLines(t, strings.ReplaceAll(got, "hotwrap: says something\n", ""), streams, lines)
 }
+
+// replaced is r after hotwrap was replaced by another.
+func (r *outputRun) replaced(cfg config) *outputRun {
+	r.t.Helper()
+	limit, cancel := context.WithTimeout(context.Background(), outputPatience)
+	defer cancel()
+	b := &baggage{}
+	c := r.carry(b, limit)
+	moved := execed(r.t, b, func() {
+		for s := range r.tails.open {
+			s.file.Close()
+		}
+		for _, d := range r.places() {
+			if d.path != "" {
+				unix.Close(d.writer.fd)
+			}
+			unix.Close(d.wake[0])
+			unix.Close(d.wake[1])
+		}
+	})
+	events := make(chan event, 64)
+	o, err := restoreOutputs(&cfg, nil, events, through(r.t, c, moved))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	close(r.tails.do)
+	r.outputs = &outputs{}
+	return &outputRun{outputs: o, t: r.t, events: events, path: r.path}
+}
+
+// TestOutputCarried: no line is lost, doubled or torn, however often hotwrap is replaced while the program writes; what a
+// worker said last is known afterwards, and a rotation goes on.
+func TestOutputCarried(t *testing.T) {
+	cfg := config{logStamp: true, logFile: filepath.Join(t.TempDir(), "app.log")}
+	r := newLogFile(t, cfg)
+	stdout, stderr := r.start(3, 7)
+	const lines = 20_000
+	var writers sync.WaitGroup
+	for k, f := range []*os.File{stdout, stderr} {
+		writers.Go(func() {
+			for i := range lines {
+				text := fmt.Sprintf("%c line %d %s.\n", 'a'+k, i, strings.Repeat("x", i%300))
+				for piece := range slices.Chunk([]byte(text), 1+i%170) {
+					emit(t, f, string(piece))
+				}
+			}
+			emit(t, f, "unfinished")
+		})
+	}
+	done := make(chan struct{})
+	go func() { writers.Wait(); close(done) }()
+	files, fds := []string{cfg.logFile}, 0
+	for i := 0; i < 50 || !isClosed(done); i++ {
+		if i%10 == 5 {
+			files = append(files, fmt.Sprintf("%s.%d", cfg.logFile, i))
+			if err := os.Rename(cfg.logFile, files[len(files)-1]); err != nil {
+				t.Fatal(err)
+			}
+			r.reopen("test")
+			r.await("log file")
+		}
+		_ = r.tail(3)
+		r = r.replaced(cfg)
+		r.outputs.start()
+		if n := openDescriptors(t); fds == 0 {
+			fds = n
+		} else if n > fds+4 {
+			t.Fatalf("%d descriptors after %d times, %d at first", n, i, fds)
+		}
+	}
+	words, from, _ := r.lastWords(3, 0)
+	if from != cfg.logFile || len(words) != wordsMost || !strings.Contains(words[wordsMost-1], fmt.Sprintf(" line %d ", lines-1)) {
+		t.Errorf("last words from %q: %q", from, words)
+	}
+	stdout.Close()
+	stderr.Close()
+	r.end()
+	var next [2]int
+	form := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z 7 ([ab]) line (\d+) (x*)\.$`)
+	unfinished, all := 0, ""
+	for _, name := range append(files[1:], files[0]) {
+		all += content(t, name)
+	}
+	for line := range strings.Lines(all) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasSuffix(line, " 7 unfinished") {
+			unfinished++
+			continue
+		}
+		found := form.FindStringSubmatch(line)
+		if found == nil {
+			t.Fatalf("torn: %q", line)
+		}
+		k := found[1][0] - 'a'
+		if found[2] != strconv.Itoa(next[k]) || len(found[3]) != next[k]%300 {
+			t.Fatalf("%q instead of line %d", line, next[k])
+		}
+		next[k]++
+	}
+	if next != [2]int{lines, lines} || unfinished != 2 {
+		t.Errorf("%v lines and %d unfinished", next, unfinished)
+	}
+}
+
+// TestStuckCarried: what waits for a reader that does not read goes along, whole and in order, and is written when it does.
+func TestStuckCarried(t *testing.T) {
+	read, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	events := make(chan event, 64)
+	d := newDestination("standard output", "", false, events)
+	d.run(int(to.Fd()))
+	const lines = 5000 // more than the pipe holds, less than the queue
+	for i := range lines {
+		d.send(fmt.Appendf(nil, "line %d %s.\n", i, strings.Repeat("x", 30+i%2*5000*(i%100/99))))
+	}
+	for range 10 {
+		began := time.Now()
+		d.halt(t.Context())
+		if took := time.Since(began); took > 5*haltAfter {
+			t.Errorf("it took %v", took)
+		}
+		c := through(t, d.carry(&baggage{}), nil)
+		d = newDestination("standard output", "", false, events)
+		d.restore(int(to.Fd()), c)
+		d.start()
+	}
+	go func() {
+		lost := make(chan int, 1)
+		d.order(item{end: lost})
+		<-lost
+		to.Close()
+	}()
+	text, err := io.ReadAll(read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	for line := range strings.Lines(string(text)) {
+		if want := fmt.Sprintf("line %d %s.\n", i, strings.Repeat("x", 30+i%2*5000*(i%100/99))); line != want {
+			t.Fatalf("%.60q instead of line %d", line, i)
+		}
+		i++
+	}
+	if i != lines {
+		t.Errorf("%d lines", i)
+	}
+}
+
+// TestFullCarried: a line that a full disk has cut off, and what was lost, are made good by the next hotwrap.
+func TestFullCarried(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.log")
+	fd, err := openLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := make(chan event, 64)
+	d := newDestination("the disk", path, false, events)
+	room := 10
+	d.write = func(to int, b []byte) (int, error) {
+		if room == 0 {
+			return -1, unix.ENOSPC
+		}
+		n, err := unix.Write(to, b[:min(room, len(b))])
+		room -= n
+		return n, err
+	}
+	d.run(fd)
+	d.send([]byte("line 0.\nline 1.\nline 2.\n"))
+	if ev := <-events; !strings.Contains(ev.message.String(), "no space left") {
+		t.Errorf("said: %v", ev.message)
+	}
+	d.halt(t.Context())
+	c := through(t, d.carry(&baggage{}), nil)
+	next := newDestination("the disk", path, false, events)
+	next.restore(fd, c)
+	next.start()
+	next.send([]byte("line 3.\n"))
+	if ev := <-events; !strings.Contains(ev.message.String(), "is written to again") {
+		t.Errorf("said: %v", ev.message)
+	}
+	lost := make(chan int, 1)
+	next.order(item{end: lost})
+	<-lost
+	if got, want := content(t, path), "line 0.\nline 1.\nhotwrap: 1 line lost: no space left on device\nline 3.\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

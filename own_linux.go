@@ -104,7 +104,7 @@ func (s *steered) meant(c *call) int {
 			}
 		case l.addr == c.addr.String():
 			return i
-		case covering < 0 && s.covers(i, c.addr):
+		case covering < 0 && s.gets(i, c.addr):
 			covering = i
 		}
 	}
@@ -121,19 +121,13 @@ func (s *steered) beyond(c *call) adopted {
 	return adopted{}
 }
 
-// covers tells whether who listens also gets what comes to another.
-func (s *steered) covers(i int, to netip.AddrPort) bool {
+// gets tells whether what comes to an address comes to the listener of that index.
+func (s *steered) gets(i int, to netip.AddrPort) bool {
 	at, err := netip.ParseAddrPort(s.base[i].addr)
 	if err != nil || at.Port() != to.Port() || s.groups[i] != nil && s.groups[i].v6only && to.Addr().Unmap().Is4() {
 		return false
 	}
 	return covers(at.Addr(), to.Addr())
-}
-
-// covers tells whether who listens on a also gets what comes to b.
-func covers(a, b netip.Addr) bool {
-	a, b = a.Unmap(), b.Unmap()
-	return a == b || a.IsUnspecified() && (a.Is6() || b.Is4())
 }
 
 // absolutePath is a path of a process as everybody may say it.
@@ -195,14 +189,15 @@ func (s *steered) moveTo(set *socketSet, i int, c *call) error {
 	if s.base[i].lent {
 		return errLent
 	}
-	s.cut += waiting(s.base[i].fd)
+	s.cut += waiting(set.ls[i].fd)
 	for _, m := range g.members {
 		_ = unix.Shutdown(m.fd, unix.SHUT_RD) // the program may have inherited it
 	}
 	g.close()
-	none := *s.base[i]
-	none.fd, none.inode, none.watch = -1, 0, nil
-	set.ls[i], set.members[i], s.groups[i] = &none, nil, nil
+	l := *s.base[i]
+	l.fd, l.inode, l.watch = -1, 0, nil // its watch is over the one before
+	s.base[i].fd, s.base[i].inode = -1, 0
+	set.ls[i], set.members[i], s.groups[i] = &l, nil, nil
 	sa, err := sockaddr(c.addr)
 	if err == nil {
 		err = s.rewatch(set)
@@ -252,7 +247,7 @@ func (s *steered) begin(set *socketSet, i, fd int) error {
 	if err != nil {
 		return err
 	}
-	s.groups[i], set.members[i], s.shares = g, g.members[0], nil
+	s.groups[i], set.members[i], s.stale = g, g.members[0], true
 	return nil
 }
 
@@ -283,7 +278,7 @@ func errnoOrNone(err error) syscall.Errno {
 
 // ownListen puts the program's socket in the place of the one that its generation was given.
 func (s *steered) ownListen(set *socketSet, i int, c *call) adopted {
-	o, shares, probe := set.own[i], s.shares, s.probe
+	o := set.own[i]
 	before, g := set.members[i], s.groups[i]
 	var err error
 	if g == nil { // it has moved to an address of its own
@@ -300,9 +295,9 @@ func (s *steered) ownListen(set *socketSet, i int, c *call) adopted {
 		c.done(errnoOf(err))
 		return adopted{l: set.ls[i], err: err}
 	}
-	o.listens, s.shares = true, nil
-	if len(shares) > 0 {
-		_, err = s.route(shares, probe)
+	o.listens, s.stale = true, true
+	if len(s.shares) > 0 {
+		err = s.steer()
 	} else if g != nil && set == s.target {
 		err = g.aim([]share{{set.members[i], 1}}, netip.AddrPort{}, nil)
 	}

@@ -67,9 +67,13 @@ func (p *pidFile) open() error {
 	return p.write()
 }
 
-// openDir opens a directory; symlinks on the way are followed.
+// openDir opens a directory; symlinks on the way are followed, by root only those of its own.
 func openDir(path string) (*os.File, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	open := unix.Open
+	if os.Geteuid() == 0 {
+		open = openFirm
+	}
+	fd, err := open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, &execError{
 			text: fmt.Sprintf("there is no directory %q", path), code: statusFailed,
@@ -235,6 +239,38 @@ func (p *pidFile) publish() error {
 		return fmt.Errorf("cannot write --pid-file %q: %w", p.name, err)
 	}
 	return nil
+}
+
+// carriedPIDFile is the file on its way to another hotwrap in the same process. Its locks belong to the open files.
+type carriedPIDFile struct {
+	Name string `json:"name,omitempty"`
+	Dir  int    `json:"dir,omitempty"`
+	Lock int    `json:"lock,omitempty"`
+	File int    `json:"file,omitempty"`
+}
+
+func (p *pidFile) carry(b *baggage) carriedPIDFile {
+	if p == nil {
+		return carriedPIDFile{}
+	}
+	c := carriedPIDFile{Name: p.name}
+	if b != nil {
+		c.Dir, c.Lock, c.File = b.number(p.dir), b.number(p.lock), b.number(p.file)
+	}
+	return c
+}
+
+// restorePIDFile goes on with it; nil if there was none.
+func restorePIDFile(c carriedPIDFile) (*pidFile, error) {
+	if c.Name == "" {
+		return nil, nil
+	}
+	p := &pidFile{name: c.Name, base: filepath.Base(c.Name), text: strconv.Itoa(os.Getpid()) + "\n"}
+	p.dir, p.lock, p.file = carriedFile(c.Dir, filepath.Dir(c.Name)), carriedFile(c.Lock, p.lockName()), carriedFile(c.File, c.Name)
+	if p.dir == nil || p.lock == nil || p.file == nil {
+		return nil, fmt.Errorf("cannot go on with --pid-file %q: it did not come along", c.Name)
+	}
+	return p, nil
 }
 
 // remove takes away what is ours: not a file that was put in its place, nor one with another's id in it. The lock goes

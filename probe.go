@@ -307,9 +307,7 @@ func (h *host) probe(g *generation, patience time.Duration) {
 	number, t := g.Number, *h.target
 	fd, to, from, err := bindProbe(t.at)
 	if err == nil {
-		h.aimed = aim{from, number}
-		if _, err = h.steer(); err != nil {
-			h.aimed = aim{}
+		if err = h.traffic.aim(aim{from, number}); err != nil {
 			unix.Close(fd)
 		}
 	}
@@ -326,12 +324,7 @@ func (h *host) probe(g *generation, patience time.Duration) {
 
 // unaim ends the aim of a port: another may have it by now.
 func (h *host) unaim(port uint16) {
-	if port != 0 && h.aimed.from.Port() == port {
-		h.aimed = aim{}
-		if !h.closed {
-			_, _ = h.steer() // who serves is as it was
-		}
-	}
+	h.traffic.unaim(port)
 }
 
 // bindProbe opens the socket for one ask of a listener: on a port that is nobody else's, and that nothing holds afterwards.

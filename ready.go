@@ -6,7 +6,8 @@ package main
 //   - Nothing here decides. Messages are parsed, stamped with the sender that the kernel names, and posted, in order.
 //   - Parsers are pure, and what a worker sends is hostile until parsed: every size, count and wait has a limit.
 //   - A source blocks in post until its message is taken, so a flood slows down its sender and nobody else.
-//   - stop ends a source at once: what had arrived but was not taken is handed back, and post is not called again.
+//   - hush ends a source at once, and stop for good: what had arrived but was not taken is handed back, and post is not
+//     called again. What hush leaves, the next hotwrap goes on with (ears.go).
 
 import (
 	"context"
@@ -135,26 +136,46 @@ type notifySocket struct {
 
 	messages *net.UnixConn
 	acks     *net.UnixListener
+	clients  [maxAcks]*ackClient // the ack goroutine's own while there is one
 	post     poster
-	done     chan struct{}
+	done     chan struct{} // nil: nobody listens now
 	told     chan []notice // each of the two goroutines ends by sending what it could not post
 }
 
 // listen opens the sockets of one worker in d and starts to post what arrives. Names are random and short; the modes
 // let in nobody but the program's user (and root).
 func (d *notifyDir) listen(post poster) (*notifySocket, error) {
-	path := filepath.Join(d.path, randomName())
-	s := &notifySocket{
-		path: path, ackPath: path + "a",
-		post: post, done: make(chan struct{}), told: make(chan []notice, 2),
-	}
+	s := &notifySocket{path: filepath.Join(d.path, randomName()), post: post}
+	s.ackPath = s.path + "a"
 	if err := s.open(d); err != nil {
 		s.close()
 		return nil, fmt.Errorf("cannot open a notify socket: %w", err)
 	}
-	go func() { s.told <- s.drain() }()
-	go func() { s.told <- s.acknowledge() }()
+	s.start()
 	return s, nil
+}
+
+// listenAgain opens them under the path that a worker has been told. They are bound aside and put in the place of what a
+// dead hotwrap has left there, so that there is no moment without them.
+func (d *notifyDir) listenAgain(path string, post poster) (*notifySocket, error) {
+	s, err := d.listen(post)
+	if err != nil {
+		return nil, err
+	}
+	if err = errors.Join(os.Rename(s.path, path), os.Rename(s.ackPath, path+"a")); err != nil {
+		s.stop()
+		return nil, fmt.Errorf("cannot open a notify socket: %w", causeOf(err))
+	}
+	s.path, s.ackPath = path, path+"a"
+	return s, nil
+}
+
+// start begins to post what arrives.
+func (s *notifySocket) start() {
+	done, told := make(chan struct{}), make(chan []notice, 2)
+	s.done, s.told = done, told
+	go func() { told <- s.drain(done) }()
+	go func() { told <- s.acknowledge(done) }()
 }
 
 // open binds both sockets and gives them to the program's user.
@@ -180,19 +201,41 @@ func (s *notifySocket) open(d *notifyDir) error {
 	return errors.Join(d.give(filepath.Base(s.path)), d.give(filepath.Base(s.ackPath)))
 }
 
-// stop ends the goroutines and removes the sockets. It returns what had arrived but was not posted, messages in their
-// order; post is not called again. To be called once.
-func (s *notifySocket) stop() []notice {
+// hush ends the goroutines, and returns what was read but not posted; post is not called again. What has not been
+// read waits in the sockets.
+func (s *notifySocket) hush() []notice {
+	if s.done == nil {
+		return nil
+	}
 	close(s.done)
 	_ = s.messages.SetReadDeadline(longAgo)
 	_ = s.acks.SetDeadline(longAgo)
 	left := append(<-s.told, <-s.told...)
+	s.done = nil
+	return left
+}
+
+// stop ends the goroutines and removes the sockets. It returns what had arrived but was not posted, messages in their
+// order; post is not called again.
+func (s *notifySocket) stop() []notice {
+	if s.messages == nil {
+		return nil
+	}
+	left := s.hush()
+	if raw, err := s.messages.SyscallConn(); err == nil {
+		left = append(left, s.rest(raw)...)
+	}
 	s.close()
 	return left
 }
 
 // close closes what is open and removes the paths.
 func (s *notifySocket) close() {
+	for _, c := range s.clients {
+		if c != nil {
+			_ = c.conn.Close()
+		}
+	}
 	if s.messages != nil {
 		_ = s.messages.Close()
 		_ = os.Remove(s.path)
@@ -201,11 +244,12 @@ func (s *notifySocket) close() {
 		_ = s.acks.Close()
 		_ = os.Remove(s.ackPath)
 	}
+	s.messages, s.acks, s.clients = nil, nil, [maxAcks]*ackClient{}
 }
 
-// drain reads and posts messages until stop. It keeps the queue empty, because a sender blocks when
+// drain reads and posts messages until done. It keeps the queue empty, because a sender blocks when
 // net.unix.max_dgram_qlen messages wait.
-func (s *notifySocket) drain() []notice {
+func (s *notifySocket) drain(done <-chan struct{}) []notice {
 	raw, err := s.messages.SyscallConn()
 	if err != nil {
 		return nil
@@ -218,25 +262,24 @@ func (s *notifySocket) drain() []notice {
 			return !got.nothing
 		})
 		if err != nil {
-			break // stop; a read does not fail otherwise
+			return nil // done; a read does not fail otherwise
 		}
-		if left := s.deliver(got); left != nil {
-			return append(left, s.rest(raw, buf, oob)...)
+		if left := s.deliver(got, done); left != nil {
+			return left
 		}
 	}
-	return s.rest(raw, buf, oob)
 }
 
 // deliver posts one message, and only then closes the descriptors that came with it: a sender of BARRIER=1 waits until
 // we did, and may take that as the answer to all it sent before. It returns what could not be posted.
-func (s *notifySocket) deliver(got received) (left []notice) {
-	if got.ok && !s.post(got.notice, s.done) {
+func (s *notifySocket) deliver(got received, done <-chan struct{}) (left []notice) {
+	if got.ok && !s.post(got.notice, done) {
 		left = []notice{got.notice}
 	}
 	if len(got.passed) == 0 {
 		return left
 	}
-	// A close may block (a socket that lingers, a file on FUSE). Then this worker's next message waits, but stop does not.
+	// A close may block (a socket that lingers, a file on FUSE). Then this worker's next message waits, but hush does not.
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
@@ -246,13 +289,16 @@ func (s *notifySocket) deliver(got received) (left []notice) {
 	}()
 	select {
 	case <-closed:
-	case <-s.done:
+	case <-done:
 	}
 	return left
 }
 
 // rest takes, at stop, what the kernel still had queued.
-func (s *notifySocket) rest(raw syscall.RawConn, buf, oob []byte) (left []notice) {
+func (s *notifySocket) rest(raw syscall.RawConn) (left []notice) {
+	buf, oob := make([]byte, maxDatagram), make([]byte, notifyOOB)
+	over := make(chan struct{})
+	close(over)
 	_ = raw.Control(func(fd uintptr) {
 		for range maxLeft {
 			got := receive(int(fd), buf, oob)
@@ -263,7 +309,7 @@ func (s *notifySocket) rest(raw syscall.RawConn, buf, oob []byte) (left []notice
 				left = append(left, got.notice)
 			}
 			got.ok = false
-			s.deliver(got)
+			s.deliver(got, over)
 		}
 	})
 	return left
@@ -330,47 +376,80 @@ func openPair(name string, open func(fds []int) error) (ours *os.File, theirs in
 }
 
 // openReadyPipe makes the pipe of --ready fd=N: a newline on it means ready (s6's way). The write end is the caller's,
-// to pass to the worker and to close; stop is to be called once. What the worker writes otherwise is thrown away until
-// it closes the pipe or stop is called; to close earlier could kill it with SIGPIPE.
-func openReadyPipe(post poster) (writeFD int, stop func() []notice, err error) {
+// to pass to the worker and to close. What the worker writes otherwise is thrown away until it closes the pipe or stop is
+// called; to close earlier could kill it with SIGPIPE.
+func openReadyPipe(post poster) (writeFD int, h *hearing, err error) {
 	r, writeFD, err := openPipe("ready")
 	if err != nil {
 		return -1, nil, err
 	}
-	return writeFD, hearOn(r, post, hearNewline), nil
+	h = &hearing{file: r, post: post, parse: (*hearing).newline}
+	h.start()
+	return writeFD, h, nil
 }
 
-// hearOn runs hear on hotwrap's end of a pair until stop is called, once. What was read but not posted is returned.
-func hearOn(r *os.File, post poster, hear func(*os.File, poster, <-chan struct{}) []notice) (stop func() []notice) {
-	done, told := make(chan struct{}), make(chan []notice, 1)
-	go func() { told <- hear(r, post, done) }()
-	return func() []notice {
-		close(done)
-		_ = r.SetReadDeadline(longAgo)
-		defer r.Close()
-		return <-told
-	}
+// hearing is the source on hotwrap's end of a pair that a worker writes to.
+type hearing struct {
+	file  *os.File
+	post  poster
+	parse func(h *hearing, data []byte) []notice
+	told  bool          // the newline has come; this and the next are the goroutine's own while there is one
+	held  []byte        // of an ack that is no whole line yet
+	done  chan struct{} // nil: nobody listens now
+	left  chan []notice // the goroutine ends by sending what it could not post
 }
 
-// hearNewline reads r to its end or until done, and posts ready at the first newline. It returns what could not be posted.
-func hearNewline(r *os.File, post poster, done <-chan struct{}) []notice {
-	n := notice{ready: true, uid: -1, by: "fd"}
-	buf := make([]byte, 512)
-	for told := false; ; {
-		got, err := r.Read(buf)
-		if errors.Is(err, os.ErrDeadlineExceeded) { // stop: take what the kernel still holds
-			got = readNow(r, buf)
-		}
-		if !told && slices.Contains(buf[:got], '\n') {
-			told = true
-			if !post(n, done) {
-				return []notice{n}
+// start begins to post what is written.
+func (h *hearing) start() {
+	done, left := make(chan struct{}), make(chan []notice, 1)
+	h.done, h.left = done, left
+	go func() { left <- h.run(done) }()
+}
+
+// run reads to the end or until done, and returns what could not be posted.
+func (h *hearing) run(done <-chan struct{}) []notice {
+	buf := make([]byte, maxAckLine)
+	for {
+		n, err := h.file.Read(buf)
+		all := h.parse(h, buf[:n])
+		for i, n := range all {
+			if !h.post(n, done) {
+				return all[i:]
 			}
 		}
 		if err != nil {
 			return nil
 		}
 	}
+}
+
+// hush ends the goroutine, and returns what was read but not posted. What has not been read waits in the pair.
+func (h *hearing) hush() []notice {
+	if h.done == nil {
+		return nil
+	}
+	close(h.done)
+	_ = h.file.SetReadDeadline(longAgo)
+	left := <-h.left
+	h.done = nil
+	return left
+}
+
+// stop ends it for good, and takes what the kernel still holds.
+func (h *hearing) stop() []notice {
+	left, buf := h.hush(), make([]byte, maxAckLine)
+	left = append(left, h.parse(h, buf[:readNow(h.file, buf)])...)
+	_ = h.file.Close()
+	return left
+}
+
+// newline is ready at the first newline.
+func (h *hearing) newline(data []byte) []notice {
+	if h.told || !slices.Contains(data, '\n') {
+		return nil
+	}
+	h.told = true
+	return []notice{{ready: true, uid: -1, by: "fd"}}
 }
 
 // readNow reads what is there, without waiting, also after the deadline of c. It returns how much that was.

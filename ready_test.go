@@ -439,7 +439,7 @@ func TestNotifySystemdNotify(t *testing.T) {
 
 func TestReadyPipe(t *testing.T) {
 	in := make(readyInbox, 4)
-	w, stop, err := openReadyPipe(in.post)
+	w, pipe, err := openReadyPipe(in.post)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -460,20 +460,20 @@ func TestReadyPipe(t *testing.T) {
 	}
 	unix.Write(w, []byte("\n\n"))
 	unix.Close(w)
-	if left := stop(); len(left) != 0 || len(in) != 0 {
+	if left := pipe.stop(); len(left) != 0 || len(in) != 0 {
 		t.Errorf("told twice: %+v", left)
 	}
 }
 
 func TestReadyPipeEOF(t *testing.T) {
 	in := make(readyInbox, 4)
-	w, stop, err := openReadyPipe(in.post)
+	w, pipe, err := openReadyPipe(in.post)
 	if err != nil {
 		t.Fatal(err)
 	}
 	unix.Write(w, []byte("no newline"))
 	unix.Close(w)
-	if left := stop(); len(left) != 0 || len(in) != 0 {
+	if left := pipe.stop(); len(left) != 0 || len(in) != 0 {
 		t.Errorf("told without a newline: %+v", left)
 	}
 }
@@ -481,12 +481,12 @@ func TestReadyPipeEOF(t *testing.T) {
 // A newline that nobody took, or that nobody had read yet, is handed back by stop.
 func TestReadyPipeStop(t *testing.T) {
 	for range 100 {
-		w, stop, err := openReadyPipe(func(_ notice, done <-chan struct{}) bool { <-done; return false })
+		w, pipe, err := openReadyPipe(func(_ notice, done <-chan struct{}) bool { <-done; return false })
 		if err != nil {
 			t.Fatal(err)
 		}
 		unix.Write(w, []byte("\n"))
-		if left := stop(); len(left) != 1 || !left[0].ready {
+		if left := pipe.stop(); len(left) != 1 || !left[0].ready {
 			t.Fatalf("left: %+v", left)
 		}
 		unix.Close(w)

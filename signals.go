@@ -10,7 +10,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,12 +19,10 @@ import (
 	"strings"
 	"syscall"
 
+	"hotwrap/early"
+
 	"golang.org/x/sys/unix"
 )
-
-// signalRoom is how many signals may wait for the supervisor. Notify drops what does not fit; the
-// kernel merges equal pending signals, so this is filled only by a burst of CHLD in a long step.
-const signalRoom = 256
 
 // signalEvent is what a signal asks of hotwrap.
 type signalEvent int
@@ -66,8 +63,7 @@ func (e signalEvent) String() string {
 	return fmt.Sprintf("signalEvent(%d)", int(e))
 }
 
-// signalEvents is the whole of what hotwrap listens to. WINCH is missing on purpose: a terminal
-// sends it at every resize, and it stops httpd.
+// signalEvents says it of all that hotwrap listens to, early.Signals.
 var signalEvents = map[os.Signal]signalEvent{
 	syscall.SIGHUP:  signalRestart,
 	syscall.SIGTERM: signalStop,
@@ -88,9 +84,12 @@ func eventOf(sig os.Signal) signalEvent {
 
 // catchSignals starts to listen to every signal of ours. It is the first thing that run does, so
 // that none kills us half way into the start; stop gives the signals back to the system's defaults.
-func catchSignals() (sigs <-chan os.Signal, stop func()) {
-	caught := make(chan os.Signal, signalRoom)
-	signal.Notify(caught, slices.Collect(maps.Keys(signalEvents))...)
+func catchSignals() (sigs chan os.Signal, stop func()) {
+	caught := early.Caught
+	if caught == nil {
+		caught = make(chan os.Signal, early.Room)
+		signal.Notify(caught, early.Signals...)
+	}
 	return caught, func() { signal.Stop(caught) }
 }
 

@@ -761,9 +761,14 @@ func portHolder(network string, addr netip.AddrPort) (holder, bool) {
 
 // addrsOverlap reports whether two addresses cannot both be bound: [::] also takes IPv4, unless v6only, which does not show.
 func addrsOverlap(a, b netip.Addr) bool {
-	a, b = a.Unmap().WithZone(""), b.Unmap().WithZone("")
-	covers := func(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
-	return a == b || covers(a, b) || covers(b, a) || !a.IsValid() || !b.IsValid()
+	a, b = a.WithZone(""), b.WithZone("")
+	return covers(a, b) || covers(b, a) || !a.IsValid() || !b.IsValid()
+}
+
+// covers tells whether who listens on a also gets what comes to b.
+func covers(a, b netip.Addr) bool {
+	a, b = a.Unmap(), b.Unmap()
+	return a == b || a.IsUnspecified() && (a.Is6() || b.Is4())
 }
 
 // pathHolder finds the process that listens on (or, for datagrams, has bound) a unix socket: a path or "@abstract".

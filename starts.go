@@ -6,7 +6,6 @@ package main
 // Its rules: what reads files runs in a goroutine and answers with an event; a worker's sources end with it.
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -18,15 +17,6 @@ const (
 	oomRaise     = 200  // added to a candidate's oom_score_adj: if memory runs out, it goes first
 	memoryMargin = 1.25 // a successor may need this much more than its predecessor has now
 )
-
-// ears are the sources of one worker.
-type ears struct {
-	notify   *notifySocket
-	adoption *adoption       // what it binds
-	pipe     func() []notice // stops the --ready fd=N pipe
-	acks     func() []notice // stops the EINHORN_SOCK_FD socket
-	report   *os.File        // closing it ends the report's source
-}
 
 // prepare pins the image of a generation, and looks once more at its predecessor, which must be matched.
 // An old image, if given, is pinned once more instead.
@@ -201,48 +191,6 @@ func (l *launch) close() {
 	}
 }
 
-// listenTo opens the ways by which one worker can speak, and adds their other ends to its launch.
-func (h *host) listenTo(serial int, l *launch) (e ears, err error) {
-	hear := func(n notice, quit <-chan struct{}) bool {
-		select {
-		case h.events <- event{kind: evNotice, serial: serial, notice: n}:
-			return true
-		case <-quit:
-			return false
-		}
-	}
-	if h.notify != nil {
-		if e.notify, err = h.notify.listen(hear); err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
-			if err = h.moveNotify(); err == nil {
-				e.notify, err = h.notify.listen(hear)
-			}
-		}
-		if err != nil {
-			return e, err
-		}
-		l.env = append(l.env, "NOTIFY_SOCKET="+e.notify.path, "EINHORN_SOCK_PATH="+e.notify.ackPath)
-	}
-	if h.limits.ready == readyFD {
-		if l.ready, e.pipe, err = openReadyPipe(hear); err != nil {
-			h.close(e)
-			return e, err
-		}
-	}
-	if h.program.ackFD >= 0 {
-		if l.ack, e.acks, err = openAckSocket(hear); err != nil {
-			h.close(e)
-			_ = unix.Close(l.ready) // no harm if it is none
-			return e, err
-		}
-	}
-	if e.report, l.report, err = openPipe("report"); err != nil {
-		h.close(e)
-		_ = unix.Close(l.ready) // no harm if they are none
-		_ = unix.Close(l.ack)
-	}
-	return e, err
-}
-
 // moveNotify makes a new directory for the workers' sockets: somebody cleaned the old one away.
 func (h *host) moveNotify() error {
 	uid, gid := h.program.owner()
@@ -279,37 +227,7 @@ func (h *host) promote(g *generation) {
 	}()
 }
 
-// forget ends the sources of a worker that is gone.
-func (h *host) forget(w *worker) {
-	h.close(h.ears[w.Serial])
-	delete(h.ears, w.Serial)
-	h.out.gone(w.Serial)
-}
-
-// close ends sources. What they had read of a worker that is no more concerns nobody.
-func (h *host) close(e ears) {
-	if e.notify != nil {
-		_ = e.notify.stop()
-	}
-	if e.pipe != nil {
-		_ = e.pipe()
-	}
-	if e.acks != nil {
-		_ = e.acks()
-	}
-	if e.adoption != nil {
-		e.adoption.stop()
-	}
-	if e.report != nil {
-		_ = e.report.Close()
-	}
-}
-
 func (h *host) release(g *generation) {
-	if h.aimed.generation == g.Number {
-		h.unaim(h.aimed.from.Port())
-	}
-	delete(h.shares, g.Number)
 	if cut := h.traffic.release(g.Number); cut > 0 && (g.Served || g.Stage == stageCanary) && !h.closed {
 		h.say(warning("%s cut: generation %d ended before it took them", count(cut, "connection"), g.Number))
 	}

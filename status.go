@@ -26,6 +26,7 @@ type facts struct {
 	argv          []string
 	dir           string
 	since         time.Time
+	self          string         // where hotwrap was found; "" it is not known
 	listeners     []listener     // copies: a repair changes the inode
 	numbers       []int          // their descriptors in the program
 	lost          map[string]int // lines that nobody could be told, by what they were for: log, events
@@ -68,6 +69,7 @@ type statusView struct {
 	Wanted      int              `json:"wanted"`             // workers of one generation
 	Crashes     int              `json:"crashes"`            // of all generations that ever served
 	Verdicts    []verdictView    `json:"verdicts"`           // newest first
+	Newer       string           `json:"newer,omitempty"`    // where another hotwrap lies than the one that runs
 }
 
 type generationView struct {
@@ -409,6 +411,9 @@ func (g *generation) shown(w *worker) workerState {
 func (v *statusView) lookAround(f facts) {
 	if runtime.GOOS != "linux" {
 		return
+	}
+	if f.self != "" && !sameFile(f.self, selfPath) {
+		v.Newer = f.self
 	}
 	var ls []*listener
 	for i := range f.listeners {

@@ -34,7 +34,8 @@ type steered struct {
 	spare  *socketSet // nil: every set has its generation
 	target *socketSet // where most new connections go
 	shares map[int]int
-	probe  aim
+	probe  aim  // while one is asked
+	stale  bool // not every group has these yet
 	spoilt spoiltFunc
 	fixed  *sharedTraffic // what is not steered
 	learns bool           // what the first generation binds is a listener
@@ -45,12 +46,14 @@ type steered struct {
 
 // newTraffic steers what can be steered of ls, unless it is to be shared; notes say what cannot, and why.
 func newTraffic(ls []*listener, share, learns bool) (t traffic, notes []message) {
-	s := &steered{base: ls, groups: make([]*group, len(ls)), sets: map[int]*socketSet{}, learns: learns}
-	first := &socketSet{ls: slices.Clone(ls), members: make([]*member, len(ls)), own: make([]*own, len(ls))}
-	var fixed []*listener
+	if share {
+		return &sharedTraffic{listeners: ls}, nil
+	}
+	s := &steered{base: ls, groups: make([]*group, len(ls)), sets: map[int]*socketSet{}, fixed: &sharedTraffic{}, learns: learns}
+	first := s.emptySet()
 	known := listeningOn(tcpPorts(ls))
 	for i, l := range ls {
-		if l.network == "tcp" && !share {
+		if l.network == "tcp" {
 			g, err := newGroup(l, l.lent, known)
 			if err == nil {
 				s.groups[i], first.members[i] = g, g.members[0]
@@ -58,15 +61,15 @@ func newTraffic(ls []*listener, share, learns bool) (t traffic, notes []message)
 			}
 			notes = append(notes, warning("%v; old and new share its queue during a restart", err))
 		}
-		fixed = append(fixed, l)
+		s.fixed.listeners = append(s.fixed.listeners, l)
 	}
-	s.fixed = &sharedTraffic{listeners: fixed}
-	if share {
-		return s.fixed, notes
-	}
-	s.target = first
-	s.spare = first
+	s.target, s.spare = first, first
 	return s, notes
+}
+
+// emptySet has every listener shared.
+func (s *steered) emptySet() *socketSet {
+	return &socketSet{ls: slices.Clone(s.base), members: make([]*member, len(s.base)), own: make([]*own, len(s.base))}
 }
 
 func (s *steered) open(generation, like int) error {
@@ -89,7 +92,7 @@ func (s *steered) open(generation, like int) error {
 
 // newSet opens one more socket of each address. None gets a connection yet.
 func (s *steered) newSet() (*socketSet, error) {
-	set := &socketSet{ls: slices.Clone(s.base), members: make([]*member, len(s.base)), own: make([]*own, len(s.base))}
+	set := s.emptySet()
 	err := s.enlist(set)
 	if err == nil {
 		if err = s.watchSet(set); err != nil {
@@ -172,40 +175,70 @@ func (s *steered) each() (sets []*socketSet) {
 func (s *steered) all() []*listener {
 	all := slices.Clone(s.fixed.listeners)
 	for _, set := range s.each() {
-		for i, l := range set.ls {
-			if set.members[i] != nil {
-				all = append(all, l)
-			}
-		}
+		all = append(all, set.steered()...)
 	}
 	return all
 }
 
-func (s *steered) route(shares map[int]int, probe aim) (routed, error) {
+// steered are the set's own sockets. One that went with a hotwrap that was killed has no descriptor.
+func (set *socketSet) steered() (ls []*listener) {
+	for i, l := range set.ls {
+		if set.members[i] != nil && l.fd >= 0 {
+			ls = append(ls, l)
+		}
+	}
+	return ls
+}
+
+func (s *steered) route(shares map[int]int) (routed, error) {
 	has := func(g *group) bool { return g != nil }
 	r := routed{steered: slices.ContainsFunc(s.groups, has)}
 	r.alone = r.steered && !slices.Contains(s.groups, nil)
-	if maps.Equal(shares, s.shares) && probe == s.probe {
+	if !s.stale && maps.Equal(shares, s.shares) {
 		return r, nil
 	}
+	s.shares = maps.Clone(shares)
+	return r, s.steer()
+}
+
+func (s *steered) aim(to aim) error {
+	if !s.stale && to == s.probe {
+		return nil
+	}
+	s.probe = to
+	err := s.steer()
+	if err != nil {
+		s.probe = aim{}
+	}
+	return err
+}
+
+func (s *steered) unaim(port uint16) {
+	if port != 0 && s.probe.from.Port() == port && !s.closed {
+		_ = s.aim(aim{}) // who serves is as it was
+	}
+}
+
+// steer aims every group at who is to get the new connections, and the probe.
+func (s *steered) steer() error {
 	s.unhold()
 	for i, g := range s.groups {
 		if g == nil {
 			continue
 		}
-		if err := g.aim(s.sharesOf(shares, i), probe.from, s.member(probe.generation, i)); err != nil {
-			s.shares = nil // those before it have the new ones
-			return r, err
+		if err := g.aim(s.sharesOf(s.shares, i), s.probe.from, s.member(s.probe.generation, i)); err != nil {
+			s.stale = true // those before it have the new ones
+			return err
 		}
 	}
-	s.shares, s.probe = maps.Clone(shares), probe
+	s.stale = false
 	most := 0
-	for _, number := range slices.Sorted(maps.Keys(shares)) {
-		if set := s.sets[number]; set != nil && shares[number] > most {
-			s.target, most = set, shares[number]
+	for _, number := range slices.Sorted(maps.Keys(s.shares)) {
+		if set := s.sets[number]; set != nil && s.shares[number] > most {
+			s.target, most = set, s.shares[number]
 		}
 	}
-	return r, nil
+	return nil
 }
 
 func (s *steered) steers(i int) bool { return i < len(s.groups) && s.groups[i] != nil }
@@ -272,6 +305,9 @@ func (s *steered) release(generation int) (cut int) {
 	if set == nil {
 		return 0
 	}
+	if s.probe.generation == generation {
+		s.unaim(s.probe.from.Port())
+	}
 	cut = s.left(generation)
 	delete(s.sets, generation)
 	delete(s.shares, generation)
@@ -325,14 +361,8 @@ func (s *steered) watchSet(set *socketSet) (err error) {
 	if s.spoilt == nil {
 		return nil
 	}
-	var own []*listener
-	for i, l := range set.ls {
-		if set.members[i] != nil {
-			own = append(own, l)
-		}
-	}
 	set.quit = make(chan struct{})
-	set.unwatch, err = watchListeners(own, func(l *listener) { s.spoilt(l, set.quit) })
+	set.unwatch, err = watchListeners(set.steered(), func(l *listener) { s.spoilt(l, set.quit) })
 	return err
 }
 

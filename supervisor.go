@@ -102,6 +102,7 @@ type stopping struct {
 	Delay    instant   `json:"delay,omitempty"`    // serve on until then
 	Requests []request `json:"requests,omitempty"` // answered at the very end
 	Late     bool      `json:"late,omitempty"`     // somebody did not end in time
+	Parked   bool      `json:"parked,omitempty"`   // new connections wait for the next hotwrap
 	INT      instant   `json:"int,omitempty"`      // of the first SIGINT
 }
 
@@ -119,6 +120,7 @@ type state struct {
 	Helped      bool          `json:"helped,omitempty"`    // looks need the program's own user id
 	Hinted      []string      `json:"hinted,omitempty"`    // listeners of its own that the program was named for
 	Heartbeat   instant       `json:"heartbeat,omitempty"` // the next word for hotwrap's own watchdog
+	Extend      instant       `json:"extend,omitempty"`    // the next word for a manager that waits for us
 	Rebuild     rebuilding    `json:"rebuild"`
 	Hooks       hooking       `json:"hooks"`
 	Past        []past        `json:"past,omitempty"`     // what served before and can be gone back to, oldest first
@@ -127,6 +129,7 @@ type state struct {
 	Adopts      bool          `json:"adopts,omitempty"`   // the program binds by itself
 	Learned     []learned     `json:"learned,omitempty"`  // listeners that it brought
 	Unserved    []string      `json:"unserved,omitempty"` // listeners that it was named for not watching
+	Reexec      *reexecution  `json:"reexec,omitempty"`   // hotwrap is being replaced
 }
 
 // limits is what the supervisor is told once, on the command line.
@@ -154,6 +157,7 @@ type limits struct {
 	wait         bool          // at a terminal: a program that fails at first is waited for
 	build        bool          // --build runs before the first start
 	heartbeat    time.Duration // hotwrap's own watchdog wants a word this often; 0 none
+	extend       time.Duration // and a manager that waits for us; 0 none
 }
 
 // world is what the supervisor needs of the world, so that tests can be the world. No function blocks:
@@ -188,8 +192,9 @@ type world struct {
 	repair     func(name string) (replaced bool)                       // a listener that a program spoilt
 	forget     func(w *worker)                                         // its sources end
 	release    func(g *generation)                                     // its pins are let go
-	closing    func()                                                  // the stop has begun: balancers shall see refusals
+	closing    func() (parked bool)                                    // the stop has begun: balancers shall see refusals, or clients wait for the next hotwrap
 	build      func() (pid int, err error)                             // runs --build; answers evChild
+	propose    func(st *state) (pid int, err error)                    // asks the hotwrap that lies on disk to take over; answers evProposed
 	hook       func(command string, k hook) (pid int, err error)       // answers evChild
 	pin        func(img *image) *image                                 // once more, for a hook; nil if it cannot be
 	built      func(number int, failed bool)                           // tells the watch that it ended by itself
@@ -199,6 +204,7 @@ type world struct {
 	clear      func()                                                  // clears the screen
 	reopen     func(by string)                                         // the log file, if there is one
 	alive      func()                                                  // hotwrap's own manager wants to hear that the loop runs
+	extend     func(d time.Duration)                                   // and, while it waits, that it is to wait on for so long
 	facts      func() stateCopy                                        // what is known beside the state
 	answer     func(v verdict)                                         // a request has its verdict
 	say        func(m message)                                         // one line, and the same upward
@@ -207,6 +213,7 @@ type world struct {
 // supervisor owns all state; only run and what it calls may touch it.
 type supervisor struct {
 	state
+	leaving bool                        // run ends, and another hotwrap goes on
 	dead    []int                       // reaped in this very step, not all acted on yet: their pids are nobody's
 	replies map[string][]chan<- verdict // who waits for the verdict on a request, by its id
 	limits  limits
@@ -234,6 +241,7 @@ const (
 	evSpoilt   eventKind = "spoilt"   // a listener may have been spoilt
 	evCall     eventKind = "call"     // a worker binds or listens
 	evProbe    eventKind = "probe"    // what came of an ask of the --ready URL
+	evProposed eventKind = "proposed" // whether the new hotwrap can take over
 )
 
 // event is one thing that happened; kind says which fields count.
@@ -247,7 +255,7 @@ type event struct {
 	call     *call            // evCall
 	image    *image           // evPrepared
 	warnings []string         // evPrepared: to be said before the start
-	err      error            // evPrepared, evExec
+	err      error            // evPrepared, evExec, evProposed
 	notice   notice
 	sight    sight
 	groups   []int     // evStrays
@@ -307,6 +315,8 @@ func (s *supervisor) step(ev event) {
 		}
 	case evProbe:
 		s.probed(ev)
+	case evProposed:
+		s.proposed(ev.err)
 	case evChild:
 		s.buried()
 	case evCall:
@@ -380,8 +390,7 @@ func (s *supervisor) requested(ev event) {
 	case askWorkers:
 		s.resize(r)
 	case askReexec:
-		s.say(warning("%s does nothing: this version cannot replace itself", r.Cause))
-		s.answer(r, failed, nil, "not available")
+		s.askedReexec(r)
 	}
 }
 
@@ -447,11 +456,15 @@ func (s *supervisor) askedStop(r request) {
 		s.hook(hookStop, s.serving(), "")
 	}
 	s.Stop, s.Ending = &stopping{Cause: r.Cause, Since: now, Requests: []request{r}}, true
+	s.Extend = 0
 	if r.Cause == "SIGINT" {
 		s.Stop.INT = now
 	}
 	if s.limits.stopDelay > 0 && s.serving() != nil {
 		s.Stop.Delay = now.add(s.limits.stopDelay)
+	}
+	if s.Reexec != nil {
+		s.stay("hotwrap is stopping")
 	}
 	if n := len(s.Pending); n > 0 {
 		s.say(info("%s that waited will not come: hotwrap is stopping", count(n, "restart")))
@@ -475,7 +488,7 @@ func (s *supervisor) askedStop(r request) {
 // stopAll drains every generation within the stop limit.
 func (s *supervisor) stopAll() {
 	s.Stop.Delay = 0
-	s.world.closing()
+	s.Stop.Parked = s.world.closing() || s.Stop.Parked
 	limit := s.world.now().add(s.limits.stopTimeout)
 	for _, g := range slices.Clone(s.Generations) {
 		switch g.State {
@@ -546,6 +559,7 @@ func (s *supervisor) begin(rs []request) {
 	if p != nil {
 		s.Restart.Predecessor = p.Number
 		s.say(verbose("restart begins").with("by", g.Cause).tell(upReloading))
+		s.Extend = 0 // its time-out begins anew
 	}
 	s.Generations = append(s.Generations, g)
 	if r := rs[len(rs)-1]; r.Watch != "" {
@@ -860,6 +874,8 @@ func (s *supervisor) due() {
 		}
 	}
 	s.dueHooks(now)
+	s.dueExtend(now)
+	s.dueReexec(now)
 	if s.done() {
 		s.letGo()
 		if s.Stop != nil {
@@ -988,9 +1004,12 @@ func (s *supervisor) late() { s.Stop.Late, s.Status = true, 128+int(syscall.SIGK
 
 // deadlines are all instants at which something is due.
 func (s *supervisor) deadlines() []instant {
-	all := []instant{s.Heartbeat, s.Rebuild.Look, s.Hooks.Deadline, s.Hooks.End}
+	all := []instant{s.Heartbeat, s.Extend, s.Rebuild.Look, s.Hooks.Deadline, s.Hooks.End}
 	if s.Stop != nil {
 		all = append(all, s.Stop.Delay)
+	}
+	if s.Reexec != nil {
+		all = append(all, s.Reexec.Deadline)
 	}
 	if s.Restart != nil {
 		all = append(all, s.Restart.Canary.Next, s.Restart.Canary.Limit)
@@ -1057,12 +1076,12 @@ func (s *supervisor) remedy(err error) {
 	}
 }
 
-// run owns s until everything has ended, and returns hotwrap's exit status. seen, if not nil, is
-// told each event after it acted.
+// run owns s until everything has ended, and returns hotwrap's exit status, or until another hotwrap is to go on. seen, if
+// not nil, is told each event after it acted.
 func (s *supervisor) run(events <-chan event, seen func(event)) int {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for !s.done() {
+	for !s.done() && !s.leaving {
 		timer.Stop()
 		if all := s.deadlines(); len(all) > 0 {
 			timer.Reset(slices.Min(all).since(s.world.now()))

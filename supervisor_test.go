@@ -64,6 +64,8 @@ type fakeWorld struct {
 	routeErr  error   // a share that is not all cannot be routed
 	checks    []int   // processes of --canary-check
 	probing   []int   // generations whose --ready URL is being asked
+	asking    bool    // the new hotwrap whether it can take over
+	kept      int     // re-execs that did not come about
 }
 
 func newFakeWorld(t *testing.T, l limits, clock func() instant) *fakeWorld {
@@ -98,9 +100,9 @@ func (f *fakeWorld) world() world {
 		route:   f.route, open: f.open, left: func(*generation) int { return f.stranded },
 		probe: f.probe, unaim: func(uint16) {}, canary: f.runCheck,
 		refresh: func() {}, promote: func(*generation) {}, repair: func(string) bool { return false }, forget: func(*worker) {},
-		release: f.release, closing: func() {}, alive: func() {}, clear: func() {}, reopen: func(string) {},
+		release: f.release, closing: func() bool { return false }, alive: func() {}, extend: func(time.Duration) {}, clear: func() {}, reopen: func(string) {},
 		hook: f.hook, pin: func(*image) *image { return f.pin() },
-		build: func() (int, error) { return f.start(0, 0, true) }, built: func(int, bool) {}, runs: func(string) {}, stuck: func() {}, watchAgain: func() {},
+		build: func() (int, error) { return f.start(0, 0, true) }, propose: f.propose, built: func(int, bool) {}, runs: func(string) {}, stuck: func() {}, watchAgain: func() {},
 		answer: f.answer,
 		say:    f.say,
 	}
@@ -435,7 +437,38 @@ func (f *fakeWorld) ask(what ask, cause string) {
 func (f *fakeWorld) step(ev event) {
 	f.s.step(ev)
 	f.s.step(event{kind: evTime}) // one deadline may have hidden another; run comes back at once then
+	if f.s.leaving {
+		f.depart()
+	}
 	f.check()
+}
+
+// propose has the new hotwrap asked.
+func (f *fakeWorld) propose(*state) (int, error) {
+	f.asking = true
+	return f.start(0, 0, true)
+}
+
+// proposed lets it answer.
+func (f *fakeWorld) proposed(err error) {
+	if f.asking {
+		f.asking = false
+		f.step(event{kind: evProposed, err: err})
+	}
+}
+
+// depart is what the host does at a re-exec: nothing that is being looked up comes back. Each third one is in vain.
+func (f *fakeWorld) depart() {
+	if f.s.occupied() {
+		f.fatalf("leaves while something is half done")
+	}
+	f.looking, f.surveying, f.searching, f.probing = nil, nil, nil, nil
+	f.roundTrip()
+	refused := ""
+	if f.kept++; f.kept%3 == 0 {
+		refused = "cannot execute"
+	}
+	f.s.arrived("1.0", refused)
 }
 
 func (f *fakeWorld) prepare(g, _ *generation, old *image) {
@@ -1563,6 +1596,17 @@ func (f *fakeWorld) play(b byte) {
 			f.endHook(exitStatus{Code: which - 1})
 		}
 		f.step(event{kind: evChild})
+	case 30:
+		switch {
+		case which < 2:
+			f.prepared(cannotStart("./app", syscall.ETXTBSY))
+		case which < 5:
+			f.ask(askReexec, "SIGUSR2")
+		case which < 7:
+			f.proposed(nil)
+		default:
+			f.proposed(errors.New("too old"))
+		}
 	case 28:
 		if more := 1 - 2*(which&1); more < 0 || f.s.Wanted < 8 { // a restart one by one must end within finish's patience
 			f.resize(more)
@@ -1574,8 +1618,6 @@ func (f *fakeWorld) play(b byte) {
 		f.step(event{kind: evChanged, trigger: trigger{what: "main.go", sources: true}})
 	case 31:
 		f.ask(askRollback, "hotwrap rollback")
-	case 30:
-		f.prepared(cannotStart("./app", syscall.ETXTBSY))
 	}
 }
 
@@ -1590,7 +1632,7 @@ func (f *fakeWorld) roundTrip() {
 	if err != nil {
 		f.fatalf("cannot write the state: %v", err)
 	}
-	next := &supervisor{limits: f.s.limits, world: f.s.world}
+	next := &supervisor{limits: f.s.limits, world: f.s.world} // who waits for a reply asks again
 	if err := next.restore(text); err != nil {
 		f.fatalf("cannot read the state: %v", err)
 	}
@@ -1666,6 +1708,7 @@ func (f *fakeWorld) finish() {
 // settle answers everything that is awaited, well.
 func (f *fakeWorld) settle() {
 	f.prepared(nil)
+	f.proposed(nil)
 	for _, p := range f.procs {
 		if p.check || p.hook {
 			f.die(p, exitStatus{})

@@ -232,6 +232,9 @@ func (v statusView) happenings() (lines []string) {
 			lines = append(lines, fmt.Sprintf("generation %d %s", g.Generation, sl))
 		}
 	}
+	if v.Newer != "" {
+		lines = append(lines, fmt.Sprintf("another hotwrap lies at %s: hotwrap reexec", tidy(v.Newer)))
+	}
 	if r := v.Rollback; r != nil {
 		lines = append(lines, fmt.Sprintf("a rollback would start build %s (generation %d)", tidy(r.Build), r.Generation))
 	}

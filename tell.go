@@ -29,7 +29,7 @@ const (
 // status is the exit status for a verdict.
 func (v verdictView) status() int {
 	switch {
-	case v.Ask == askStop && v.Result == stopped && v.Exit == 0, v.Ask != askStop && v.Result == promoted, v.Result == signalled:
+	case v.Ask == askStop && v.Result == stopped && v.Exit == 0, v.Ask != askStop && v.Result == promoted, v.Result == signalled, v.Result == reexeced:
 		return exitDone
 	case v.Ask == askStop, v.Result == failed:
 		return exitFailed
@@ -57,6 +57,8 @@ func (v verdictView) words() string {
 			return "stopped" + after + because(v.Reason)
 		}
 		return "no " + string(v.Ask) + because(v.Reason)
+	case reexeced:
+		return "re-executed; the program was not restarted"
 	case signalled:
 	}
 	return string(v.Result) + because(v.Reason)

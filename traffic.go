@@ -9,18 +9,22 @@ import "net/netip"
 
 // traffic is how connections get to generations.
 type traffic interface {
-	open(generation, like int) error                     // its sockets, before its first worker; like ≠ 0: those of that generation
-	sockets(generation int) []*listener                  // what its workers inherit, in the order of the listeners; of 0: where new connections go
-	all() []*listener                                    // every socket that is held
-	route(shares map[int]int, probe aim) (routed, error) // generation → its part of the new connections, of the sum of all
-	relisten(l *listener) error                          // with its own backlog, also after a program shut it down
-	steers(i int) bool                                   // whether the listener of that index is one of those that can be routed
-	left(generation int) int                             // connections that wait in sockets of its own
-	adopt(generation int, c *call) adopted               // answers a bind or listen of its program
-	hold(generation int)                                 // nobody is let in until its program listens, or it is routed to
-	release(generation int) (cut int)                    // it is gone; so many connections waited in what had to be closed
-	watch(spoilt spoiltFunc) error                       // over all sockets, see watchListeners; unwatch must be called all the same
+	open(generation, like int) error          // its sockets, before its first worker; like ≠ 0: those of that generation
+	sockets(generation int) []*listener       // what its workers inherit, in the order of the listeners; of 0: where new connections go
+	all() []*listener                         // every socket that is held
+	route(shares map[int]int) (routed, error) // generation → its part of the new connections, of the sum of all
+	aim(to aim) error                         // besides, until unaim, the next aim, or the generation's release
+	unaim(port uint16)                        // what comes from there is a client's again
+	park() (whole bool, err error)            // from now on they wait in sockets that no program has; whole: none goes to who got them until now
+	relisten(l *listener) error               // with its own backlog, also after a program shut it down
+	steers(i int) bool                        // whether the listener of that index is one of those that can be routed
+	left(generation int) int                  // connections that wait in sockets of its own
+	adopt(generation int, c *call) adopted    // answers a bind or listen of its program
+	hold(generation int)                      // nobody is let in until its program listens, or it is routed to
+	release(generation int) (cut int)         // it is gone; so many connections waited in what had to be closed
+	watch(spoilt spoiltFunc) error            // over all sockets, see watchListeners; unwatch must be called all the same
 	unwatch()
+	carry(b *baggage) carriedTraffic // all of it, for the hotwrap that comes after this one
 	close()
 }
 
@@ -56,16 +60,19 @@ type sharedTraffic struct {
 	ended     func()
 }
 
-func (t *sharedTraffic) open(int, int) error                    { return nil }
-func (t *sharedTraffic) sockets(int) []*listener                { return t.listeners }
-func (t *sharedTraffic) all() []*listener                       { return t.listeners }
-func (t *sharedTraffic) route(map[int]int, aim) (routed, error) { return routed{}, nil }
-func (t *sharedTraffic) relisten(l *listener) error             { return l.refresh() }
-func (t *sharedTraffic) steers(int) bool                        { return false }
-func (t *sharedTraffic) hold(int)                               {}
-func (t *sharedTraffic) left(int) int                           { return 0 }
-func (t *sharedTraffic) release(int) int                        { return 0 }
-func (t *sharedTraffic) close()                                 { closeSockets(t.listeners) }
+func (t *sharedTraffic) open(int, int) error               { return nil }
+func (t *sharedTraffic) sockets(int) []*listener           { return t.listeners }
+func (t *sharedTraffic) all() []*listener                  { return t.listeners }
+func (t *sharedTraffic) route(map[int]int) (routed, error) { return routed{}, nil }
+func (t *sharedTraffic) aim(aim) error                     { return nil }
+func (t *sharedTraffic) unaim(uint16)                      {}
+func (t *sharedTraffic) park() (bool, error)               { return false, nil }
+func (t *sharedTraffic) relisten(l *listener) error        { return l.refresh() }
+func (t *sharedTraffic) steers(int) bool                   { return false }
+func (t *sharedTraffic) hold(int)                          {}
+func (t *sharedTraffic) left(int) int                      { return 0 }
+func (t *sharedTraffic) release(int) int                   { return 0 }
+func (t *sharedTraffic) close()                            { closeSockets(t.listeners) }
 
 func (t *sharedTraffic) adopt(_ int, c *call) adopted {
 	c.pass()

@@ -28,6 +28,9 @@ const maxSocketPath = 107
 // errNotOurs: the path leads to something else than the socket that was bound there.
 var errNotOurs = errors.New("its path is not ours")
 
+// errExchanged: somebody has put another file in the place of the socket as soon as it was bound.
+var errExchanged = errors.New("another file was put in its place")
+
 // socketFile is a path that is ours to bind, and what was bound there.
 type socketFile struct {
 	path     string
@@ -80,13 +83,30 @@ func (f *socketFile) publish(fd int) error {
 	}
 	// Before chown: with fs.protected_hardlinks only its owner may link to a socket, proc_sys_fs(5).
 	f.keep()
+	return f.give()
+}
+
+// give opens the socket to clients: its owner, and last its mode. It is what we have made: in a directory of somebody else's
+// another file may have its name by now.
+func (f *socketFile) give() error {
+	if f.made.Mode().Type() != fs.ModeSocket || int(owner(f.made)) != os.Geteuid() {
+		return errExchanged
+	}
+	file, err := openMade(f.path)
+	if err != nil {
+		return err
+	}
+	defer file.close()
+	if !file.is(f.made) {
+		return errExchanged
+	}
 	if f.uid != -1 || f.gid != -1 {
-		if err := os.Lchown(f.path, f.uid, f.gid); err != nil {
-			return fmt.Errorf("cannot change its owner: %w", errors.Unwrap(err))
+		if err := file.chown(f.uid, f.gid); err != nil {
+			return fmt.Errorf("cannot change its owner: %w", err)
 		}
 	}
-	if err := os.Chmod(f.path, f.mode); err != nil {
-		return fmt.Errorf("cannot change its mode: %w", errors.Unwrap(err))
+	if err := file.chmod(uint32(f.mode.Perm())); err != nil {
+		return fmt.Errorf("cannot change its mode: %w", err)
 	}
 	return nil
 }

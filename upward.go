@@ -4,7 +4,8 @@ package main
 //
 //   - Nothing of a worker's goes up verbatim: hotwrap says its own words, and READY again after every RELOADING.
 //   - Nobody who speaks waits, however slow the manager is. One goroutine keeps what is to be said, one says it.
-//   - Order holds. Where too much waits, what only informs gives way; a change of state goes last of all.
+//   - Order holds. Where too much waits, what only informs gives way; a change of state goes last of all, and what is in the
+//     store never.
 
 import (
 	"errors"
@@ -21,10 +22,11 @@ import (
 )
 
 const (
-	maxUpward      = 64              // messages that may wait
-	spareUpward    = 16              // as long as fewer wait, nothing is left out
-	maxUpwardText  = 2048            // bytes of a STATUS; the manager takes 4096 for the whole message
-	upwardPatience = 1 * time.Second // for what still waits when we close
+	maxUpward      = 64               // messages that may wait
+	spareUpward    = 16               // as long as fewer wait, nothing is left out
+	maxUpwardText  = 2048             // bytes of a STATUS; the manager takes 4096 for the whole message
+	upwardPatience = 1 * time.Second  // for what still waits when we close
+	extendMost     = 30 * time.Second // by which a time-out of the manager's is extended at a time
 )
 
 // upward is the way to our service manager. A nil *upward is valid: there is none.
@@ -40,6 +42,8 @@ type upward struct {
 type upwardMessage struct {
 	text string
 	kind upwardKind
+	file bool // fd goes with it, and is closed then
+	fd   int
 }
 
 type upwardKind int
@@ -49,6 +53,7 @@ const (
 	upwardStatus                   // of these three, where many wait, only the newest since the last change of state
 	upwardExtend
 	upwardWatchdog
+	upwardStore // what is in the manager's store: every one is said, and none gives way
 )
 
 // openUpward connects to the service manager that environ names; nil if it names none, or, with an error, if it cannot be reached.
@@ -109,6 +114,46 @@ func (u *upward) watchdog() {
 	u.say(upwardWatchdog, "WATCHDOG=1")
 }
 
+// store has the manager keep a descriptor under a name, of which ours may be closed at once. FDPOLL=0: a socket that a program has
+// shut down stays; it can listen again.
+func (u *upward) store(name string, fd int) error {
+	if u == nil {
+		return nil
+	}
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	u.post(upwardMessage{kind: upwardStore, text: "FDSTORE=1\nFDNAME=" + name + "\nFDPOLL=0", file: true, fd: fd})
+	return nil
+}
+
+// unstore has the manager close what it keeps under a name.
+func (u *upward) unstore(name string) {
+	u.say(upwardStore, "FDSTOREREMOVE=1\nFDNAME="+name)
+}
+
+// barrier waits until the manager has acted on all that was said before, for at most limit. It then closes what it gets; one that
+// is older than the word (systemd 246) does so, too.
+func (u *upward) barrier(limit time.Duration) {
+	if u == nil {
+		return
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return
+	}
+	defer r.Close()
+	fd, err := unix.FcntlInt(w.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	_ = w.Close()
+	if err != nil {
+		return
+	}
+	u.post(upwardMessage{kind: upwardStore, text: "BARRIER=1", file: true, fd: fd})
+	_ = r.SetReadDeadline(time.Now().Add(limit))
+	_, _ = r.Read(make([]byte, 1)) // it ends when nobody has the other end any more
+}
+
 // statusTag is the STATUS line of a message, nothing if there is nothing to say.
 func statusTag(status string) string {
 	if status = oneLine(status, maxUpwardText); status == "" {
@@ -119,12 +164,23 @@ func statusTag(status string) string {
 
 // say hands a message to keep, which is never busy.
 func (u *upward) say(kind upwardKind, text string) {
-	if u == nil {
-		return
+	if u != nil {
+		u.post(upwardMessage{text: text, kind: kind})
 	}
+}
+
+func (u *upward) post(m upwardMessage) {
 	select {
-	case u.in <- upwardMessage{text: text, kind: kind}:
+	case u.in <- m:
 	case <-u.quit:
+		m.drop()
+	}
+}
+
+// drop closes what was to go along.
+func (m upwardMessage) drop() {
+	if m.file {
+		_ = unix.Close(m.fd)
 	}
 }
 
@@ -188,16 +244,20 @@ func (u *upward) keep(out chan<- upwardMessage, lost <-chan struct{}) {
 // the oldest. It returns how many were lost so.
 func enqueue(waiting []upwardMessage, m upwardMessage) ([]upwardMessage, int) {
 	for i := len(waiting) - 1; i >= 0 && len(waiting) >= spareUpward && waiting[i].kind != upwardState; i-- {
-		if waiting[i].kind == m.kind {
+		if waiting[i].kind == m.kind && m.kind != upwardStore {
 			waiting = slices.Delete(waiting, i, i+1)
 			break
 		}
 	}
 	waiting = append(waiting, m)
-	if len(waiting) <= maxUpward {
+	stays := func(w upwardMessage) bool { return w.kind == upwardStore }
+	if len(waiting) <= maxUpward || !slices.ContainsFunc(waiting, func(w upwardMessage) bool { return !stays(w) }) {
 		return waiting, 0
 	}
-	i := max(0, slices.IndexFunc(waiting, func(w upwardMessage) bool { return w.kind != upwardState }))
+	i := slices.IndexFunc(waiting, func(w upwardMessage) bool { return !stays(w) && w.kind != upwardState })
+	if i < 0 {
+		i = slices.IndexFunc(waiting, func(w upwardMessage) bool { return !stays(w) })
+	}
 	return slices.Delete(waiting, i, i+1), 1
 }
 
@@ -206,18 +266,38 @@ func (u *upward) write(address string, out <-chan upwardMessage, lost chan<- str
 	defer u.conn.Close()
 	defer close(lost)
 	for m := range out {
-		_, err := u.conn.Write([]byte(m.text))
+		err := u.send(m)
 		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOTCONN) {
 			// The manager has bound its socket anew. A connection is needed at all because poll(2) tells of a
 			// receiver that is full only to who is connected to it.
 			if err = reconnect(u.conn, address); err == nil {
-				_, err = u.conn.Write([]byte(m.text))
+				err = u.send(m)
 			}
 		}
+		m.drop()
 		if err != nil {
 			lost <- struct{}{}
 		}
 	}
+}
+
+// send is one datagram. Package net passes no descriptors over a connected one.
+func (u *upward) send(m upwardMessage) error {
+	if !m.file {
+		_, err := u.conn.Write([]byte(m.text))
+		return err
+	}
+	raw, err := u.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Write(func(fd uintptr) bool {
+		err = unix.Sendmsg(int(fd), []byte(m.text), unix.UnixRights(m.fd), nil, 0)
+		return !errors.Is(err, unix.EAGAIN)
+	}); e != nil {
+		return e
+	}
+	return err
 }
 
 // reconnect connects the same descriptor again, so that a deadline set on it still holds.
@@ -241,4 +321,16 @@ func watchdogInterval(environ []string) time.Duration {
 	}
 	usec := getenv(environ, "WATCHDOG_USEC")
 	return microseconds(usec) / 2
+}
+
+// extendInterval returns how often a manager that waits is told to wait on, 0 if there is none: three times within what it is
+// told. That is no more than its own watchdog waits, since that is extended, too.
+func extendInterval(u *upward, heartbeat time.Duration) time.Duration {
+	if u == nil {
+		return 0
+	}
+	if heartbeat == 0 || heartbeat*2 > extendMost {
+		return extendMost / extendParts
+	}
+	return heartbeat * 2 / extendParts
 }

@@ -208,7 +208,7 @@ func TestUpwardEnqueue(t *testing.T) {
 	lost := 0
 	add := func(text string, kind upwardKind) {
 		var n int
-		waiting, n = enqueue(waiting, upwardMessage{text, kind})
+		waiting, n = enqueue(waiting, upwardMessage{text: text, kind: kind})
 		lost += n
 	}
 	add("old status", upwardStatus)

@@ -59,6 +59,7 @@ const (
 	superseded result = "superseded"
 	stopped    result = "stopped"
 	signalled  result = "signalled"
+	reexeced   result = "reexeced" // hotwrap itself was replaced
 )
 
 // stage is how far a successor has come; a verdict on a failure names it.
@@ -183,7 +184,7 @@ func (s *supervisor) left(ev event) {
 func (s *supervisor) waitsFor(id string) bool {
 	is := func(r request) bool { return r.ID == id }
 	return slices.ContainsFunc(s.Pending, is) || s.Restart != nil && slices.ContainsFunc(s.Restart.Requests, is) ||
-		s.Stop != nil && slices.ContainsFunc(s.Stop.Requests, is)
+		s.Stop != nil && slices.ContainsFunc(s.Stop.Requests, is) || s.Reexec != nil && slices.ContainsFunc(s.Reexec.Requests, is)
 }
 
 // awaited is asked for the verdict on an earlier request; a result of "" is that nobody knows of it.

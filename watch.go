@@ -200,11 +200,12 @@ type watcher struct {
 
 // startWatch begins to watch. What happens after it has returned is noticed; post is called from the
 // watcher's goroutine only.
-func startWatch(cfg watchConfig, post func(watchNews) bool) (*watcher, error) {
-	return startWatchOn(cfg, realDisk(), fsnotify.NewWatcher, post)
+func startWatch(cfg watchConfig, before *carriedWatch, post func(watchNews) bool) (*watcher, error) {
+	return startWatchOn(cfg, before, realDisk(), fsnotify.NewWatcher, post)
 }
 
-func startWatchOn(cfg watchConfig, d disk, open func() (*fsnotify.Watcher, error), post func(watchNews) bool) (*watcher, error) {
+// startWatchOn begins with what lies there, or goes on with what was known before.
+func startWatchOn(cfg watchConfig, before *carriedWatch, d disk, open func() (*fsnotify.Watcher, error), post func(watchNews) bool) (*watcher, error) {
 	w := newWatcher(cfg, d)
 	fs, err := open()
 	if err != nil {
@@ -217,6 +218,9 @@ func startWatchOn(cfg watchConfig, d disk, open func() (*fsnotify.Watcher, error
 	}
 	w.choose()
 	w.arm(time.Now())
+	if before != nil {
+		w.restore(*before)
+	}
 	go w.run(post)
 	return w, nil
 }

@@ -82,7 +82,7 @@ func (h *lookout) start(cfg watchConfig, open func() (*fsnotify.Watcher, error))
 	}
 	over := make(chan struct{})
 	var err error
-	h.watcher, err = startWatchOn(cfg, realDisk(), open, func(n watchNews) bool {
+	h.watcher, err = startWatchOn(cfg, nil, realDisk(), open, func(n watchNews) bool {
 		select {
 		case h.news <- n:
 			return true

@@ -42,12 +42,13 @@ inside)
 	prepare
 	[ -n "$2" ] || exit 0
 	echo "$pid" >"$3"
-	mkdir /run/none /run/units
+	mkdir -p /run/none /run/units /run/systemd/system
+	mount --bind "$2" /run/systemd/system # where others look for units, too
 	for target in sysinit basic network-online shutdown; do
 		printf '[Unit]\nDefaultDependencies=no\n' >/run/units/$target.target
 	done
 	exec env -i container=test PATH="$PATH" NOTIFY_SOCKET="${NOTIFY_SOCKET-}" TESTAPP_LIFELINE="${TESTAPP_LIFELINE-}" \
-		SYSTEMD_UNIT_PATH="$2:/run/units" SYSTEMD_GENERATOR_PATH=/run/none \
+		SYSTEMD_UNIT_PATH=/run/systemd/system:/run/units SYSTEMD_GENERATOR_PATH=/run/none \
 		$systemd --system --unit=basic.target --log-target=console --show-status=no
 	;;
 esac

@@ -21,6 +21,7 @@ import (
 //	/fds          the open descriptors, "NUMBER TARGET" each (Linux)
 //	/health       200, or 503 with what is in the file $SICK, where there is one
 //	/asked        how often that was asked
+//	/line?n=N     writes the line <N> to standard output, and answers like /
 func Server(build string) *http.Server {
 	who := fmt.Sprintf("generation %s pid %d build %s\n", os.Getenv("HOTWRAP_GENERATION"), os.Getpid(), build)
 	mux := http.NewServeMux()
@@ -35,6 +36,10 @@ func Server(build string) *http.Server {
 	var asked atomic.Int64
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { asked.Add(1); health(w) })
 	mux.HandleFunc("GET /asked", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, asked.Load()) })
+	mux.HandleFunc("GET /line", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Printf("<%s>\n", r.FormValue("n"))
+		fmt.Fprint(w, who)
+	})
 	return &http.Server{Handler: mux}
 }
 
