@@ -190,10 +190,7 @@ func (h *host) readyToAdopt(cfg *config) error {
 		return nil
 	}
 	h.permits.adoption = h.adoptable()
-	if err := h.permits.needsAdoption(); err != nil {
-		return err
-	}
-	return nil
+	return h.permits.needsAdoption()
 }
 
 // openAdoption hears of what a worker binds.

@@ -20,15 +20,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 	"unsafe"
-
-	"hotwrap/shim"
 
 	"golang.org/x/sys/unix"
 )
@@ -697,101 +694,4 @@ func zoneName(id uint32) string {
 		return device.Name
 	}
 	return strconv.FormatUint(uint64(id), 10)
-}
-
-// adoptable says why hotwrap cannot do a program's bind and listen here, and the remedy; nil if it can. It tries, in a thread
-// that is gone afterwards: what that has installed and given up is its own.
-func adoptable() error {
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good, so the thread ends with the goroutine
-		if unix.Gettid() == unix.Getpid() {
-			failed <- adoptable() // but the main thread never ends: in another, while this one is taken
-			runtime.UnlockOSThread()
-			return
-		}
-		failed <- tryAdoption()
-	}()
-	return <-failed
-}
-
-// tryAdoption spoils the calling thread.
-func tryAdoption() error {
-	if _, err := notificationSize(); err != nil {
-		return notWatchable(err)
-	}
-	fd, err := shim.WatchBinds()
-	if err != nil {
-		return notWatchable(err)
-	}
-	defer unix.Close(fd)
-	add := notifyAddFD{src: uint32(fd)}
-	if notifyIoctl(uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&add)) == unix.EINVAL {
-		return errors.New("seccomp cannot give a program a socket: needs Linux 5.9")
-	}
-	switch dup, err := descriptorOf(unix.Gettid(), unix.Getpid(), fd); {
-	case isAny(err, unix.ENOSYS):
-		return errors.New("there is no pidfd_getfd(2): needs Linux 5.6, or it is refused by a seccomp filter (docker run --cap-add SYS_PTRACE)")
-	case isAny(err, unix.EPERM, unix.EACCES):
-		return errors.New("pidfd_getfd(2) is refused by a seccomp filter: docker run --cap-add SYS_PTRACE")
-	case err != nil:
-		return err
-	default:
-		_ = unix.Close(dup)
-	}
-	return yamaForbids()
-}
-
-// notWatchable words why the filter cannot be installed.
-func notWatchable(err error) error {
-	switch {
-	case isAny(err, unix.EBUSY):
-		return errSecondWatcher
-	case isAny(err, unix.ENOSYS) && !shim.CanWatch():
-		return fmt.Errorf("hotwrap cannot watch bind and listen on %s", runtime.GOARCH)
-	case isAny(err, unix.ENOSYS, unix.EINVAL):
-		return errors.New("the kernel has no seccomp notification: needs Linux 5.9 with CONFIG_SECCOMP_FILTER")
-	case isAny(err, unix.EPERM, unix.EACCES):
-		return errors.New("seccomp(2) is refused by a seccomp filter: docker run --security-opt seccomp=PROFILE that permits it")
-	}
-	return err
-}
-
-// errSecondWatcher is EBUSY.
-var errSecondWatcher = errors.New("a process above hotwrap has seccomp notify it already, and of one process only one can be notified: " +
-	"start hotwrap outside of it, or with --adopt never")
-
-// yamaForbids says whether a system-wide setting forbids what the kernel checks like ptrace: Documentation/admin-guide/LSM/Yama.rst.
-// Up to 1, what hotwrap has started is free to look at.
-func yamaForbids() error {
-	const name = "/proc/sys/kernel/yama/ptrace_scope"
-	switch scope, ok := readNumber(name); {
-	case ok && scope == 2 && !hasCapability(unix.CAP_SYS_PTRACE):
-		return errors.New("kernel.yama.ptrace_scope=2 lets no process look into another: CAP_SYS_PTRACE, or sysctl kernel.yama.ptrace_scope=1")
-	case ok && scope > 2:
-		return errors.New("kernel.yama.ptrace_scope=3 lets no process look into another: set it to 1 and start the machine anew")
-	}
-	return nil
-}
-
-// adoptableAs is adoptable for a program with another user.
-func adoptableAs(user *credential) error {
-	if user != nil && user.uid != os.Geteuid() && !hasCapability(unix.CAP_SYS_PTRACE) {
-		return fmt.Errorf("a process of %s cannot be looked into: needs CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE)", user.name)
-	}
-	return adoptable()
-}
-
-// adoptionDeprives tells whether an adopted program loses what setuid bits and file capabilities would bring it: without
-// CAP_SYS_ADMIN the filter wants no_new_privs.
-func adoptionDeprives() bool {
-	on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
-	return err == nil && on == 0 && !hasCapability(unix.CAP_SYS_ADMIN)
-}
-
-// hasCapability tells whether this thread has a capability in effect.
-func hasCapability(number uint) bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	return unix.Capget(&header, &data[0]) == nil && data[number/32].Effective&(1<<(number%32)) != 0
 }

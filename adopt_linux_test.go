@@ -879,3 +879,85 @@ func BenchmarkAdoptedBind(b *testing.B) {
 		b.ReportMetric(clock(p.out), "passed-µs")
 	}
 }
+
+// replaced has another hotwrap's source go on with the calls of p. What was read and not posted is returned.
+func (p *adoptee) replaced() []*call {
+	p.t.Helper()
+	t, _ := p.t.(*testing.T)
+	left := p.a.hush()
+	for _, c := range left {
+		p.serve(c)
+	}
+	b := &baggage{}
+	c := p.a.carry(b)
+	moved := execed(t, b, func() {
+		if c.FD > 0 {
+			file := <-p.a.told
+			file.Close()
+		} else {
+			p.a.pair.Close()
+		}
+	})
+	next, err := restoreAdoption(*through(t, c, moved), p.post)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.a = next
+	next.start()
+	return left
+}
+
+// TestAdoptCarried: no call is left without an answer when hotwrap is replaced: not one that nobody had read, nor one that
+// was read and not posted, nor one that was posted and not answered; and not when the program has yet to begin.
+func TestAdoptCarried(t *testing.T) {
+	port := freeBindPort(t)
+	p := adoptPython(t, fmt.Sprintf(`
+for i in range(60):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('127.0.0.1', %d))
+    s.listen(5)
+    s.close()
+    print(i, flush=True)
+`, port))
+	taken, again := 0, 0
+	for i := 0; taken < 120; i++ {
+		if taken += len(p.replaced()); i%3 > 0 {
+			continue
+		}
+		select {
+		case c := <-p.calls:
+			if i%2 > 0 { // whoever has it dies with the old hotwrap: it comes again
+				p.replaced()
+				unix.Close(c.fd)
+				again++
+				c = p.next(c.op)
+			}
+			p.serve(c)
+			taken++
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	for i := range 60 {
+		if got := p.line(); got != strconv.Itoa(i) {
+			t.Fatalf("%q, not %d", got, i)
+		}
+	}
+	if again < 3 {
+		t.Errorf("%d came again", again)
+	}
+
+	// stopped, it passes on, also in the next hotwrap
+	p = adoptPython(t, fmt.Sprintf(`
+sys.stdin.readline()
+s = socket.socket()
+s.bind(('127.0.0.1', %d))
+s.listen(5)
+print('listens', flush=True)
+`, port))
+	p.a.stop()
+	p.replaced()
+	if got := p.line(); got != "listens" {
+		t.Errorf("it says %q", got)
+	}
+}

@@ -39,8 +39,9 @@ func (x *examination) here() {
 	c := x.processes()
 	x.orphans()
 	x.tables()
-	x.steering()
-	x.adoption(c)
+	steers := steerable()
+	x.steering(steers)
+	x.adoption(c, steers)
 	x.rebuilds()
 	x.inotify()
 	x.memory()
@@ -267,20 +268,19 @@ func (x *examination) tables() {
 	x.add(fitOK, what, "", "connections, idle times and queues are known")
 }
 
-// steering tries whether each generation can have sockets of its own.
-func (x *examination) steering() {
+// steering says whether each generation can have sockets of its own.
+func (x *examination) steering(err error) {
 	const what = "steering"
-	if err := steerable(); err != nil {
+	if err != nil {
 		x.lacking(what, lostSteering, err)
 		return
 	}
 	x.add(fitOK, what, "", "each generation has sockets of its own, and clients reach it from the switch on")
 }
 
-// adoption tries whether a program that binds by itself can be given its sockets.
-func (x *examination) adoption(c *patient) {
+// adoption tries whether a program that binds by itself can be given its sockets, which are generations' own.
+func (x *examination) adoption(c *patient, err error) {
 	const what = "adoption"
-	err := steerable() // a program's own sockets are generations' own
 	if err == nil {
 		err = adoptableAs(x.user)
 	}

@@ -7,7 +7,8 @@ package main
 //     that stops leaves a hole that the last takes (net/core/sock_reuseport.c). group mirrors the array, so nobody but
 //     group may listen on, shut down or close a member.
 //   - An index beyond the end is replaced by a hash over all members. So a member goes only if no index that is aimed at
-//     moves, or if a single one is left; else it stays, getting nothing, until the next one listens.
+//     moves, or if a single one is left; else it stays, getting nothing, until the next one listens. That programs may let
+//     theirs go at any time, guards_linux.go takes care of.
 //   - SO_REUSEPORT is off until the second socket comes, so that nobody else can bind the address, and on ever after: the
 //     kernel's port remembers it, and a stranger of the same user who then binds would take every connection from a
 //     socket that has it off, but gets none in a group whose program names another.
@@ -19,7 +20,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +43,8 @@ type member struct {
 	plain   bool // it speaks plain TCP: a program can be attached through those only, but holds for MPTCP sockets too
 	lent    bool // somebody else goes on with it after us, as systemd does: it is never shut down
 	left    bool // it is to go as soon as the array permits
+	guard   bool // it drops every packet, and has left from the beginning
+	vague   bool // it and others like it have their places, but which of them has which is not known
 }
 
 // share is what part of the new connections a member gets, of the sum of all weights.
@@ -160,32 +162,21 @@ func (g *group) begin() error {
 	if err := unix.SetsockoptInt(g.members[0].fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return err
 	}
-	fd, err := g.socket()
+	fd, err := g.dummy()
 	if err != nil {
 		return err
 	}
-	if err = attachTo(fd, unix.SO_ATTACH_FILTER, dropAll); err == nil {
-		err = g.admit(fd)
-	}
-	if err == nil {
-		err = unix.Listen(fd, 1)
-	}
-	if err == nil && !plain {
+	if !plain {
 		return g.anchor(fd)
 	}
-	if err == nil {
-		err = g.steer()
-	}
-	unix.Close(fd)
-	return err
+	defer unix.Close(fd)
+	return g.steer()
 }
 
 // anchor keeps a plain socket in the group, which gets nothing: without one no program could be attached.
 func (g *group) anchor(fd int) error {
-	m, _, err := newMember(fd, 1)
+	err := g.keepGuard(fd)
 	if err == nil {
-		m.left = true
-		g.members = append(g.members, m)
 		err = g.steer()
 	}
 	return err
@@ -201,8 +192,15 @@ func (g *group) open() (*member, error) {
 		g.dismiss(m)
 		return nil, err
 	}
-	_ = g.bury(nil) // what cannot go yet is tried again
+	g.settle(nil)
 	return m, nil
+}
+
+// settle gives the one that came last its place, now that all who listen are known.
+func (g *group) settle(known *listening) {
+	g.fill()
+	g.guard()
+	_ = g.bury(known) // what cannot go yet is tried again
 }
 
 // enlist is open up to where it is looked who else listens.
@@ -343,7 +341,7 @@ func (g *group) listen(fd, backlog int) (*member, error) {
 		g.withdraw(m)
 		return nil, err
 	}
-	_ = g.bury(nil) // what cannot go yet is tried again
+	g.settle(nil)
 	return m, nil
 }
 
@@ -361,22 +359,28 @@ func (g *group) join(fd, backlog int) (*member, error) {
 
 // enter lets m listen, at the end of the array.
 func (g *group) enter(m *member) error {
-	err := g.look()
-	switch {
-	case err != nil:
-	case len(g.members) == 0: // the kernel's group went with its last socket
-		makeSteerable(m.fd)
-		g.program = returnIndex(0)
-	default:
-		err = g.steer() // or an index beyond the end would be that of m
+	for {
+		err := g.look()
+		switch {
+		case err != nil:
+		case len(g.members) == 0: // the kernel's group went with its last socket
+			makeSteerable(m.fd)
+			g.program = returnIndex(0)
+		default:
+			err = g.steer() // or an index beyond the end would be that of m
+		}
+		if err == nil {
+			err = unix.Listen(m.fd, m.backlog)
+		}
+		if err != nil {
+			return err
+		}
+		if len(g.lost()) == 0 {
+			g.members = append(g.members, m)
+			return nil
+		}
+		_ = unix.Shutdown(m.fd, unix.SHUT_RD) // before or after those that went: now the order is as if it had never come
 	}
-	if err == nil {
-		err = unix.Listen(m.fd, m.backlog)
-	}
-	if err == nil {
-		g.members = append(g.members, m)
-	}
-	return err
 }
 
 // again lets a member listen again that a program has shut down. It had lost its place in the array.
@@ -392,23 +396,22 @@ func (g *group) again(m *member, backlog int) error {
 	if err != nil {
 		return fmt.Errorf("cannot listen again on %q: %w", g.addr, err)
 	}
+	g.guard()
 	_ = g.bury(nil) // what cannot go yet is tried again
 	return nil
 }
 
 // look takes from the mirror what a program has shut down; unless that is all, what is left is aimed at anew.
 func (g *group) look() error {
-	before := len(g.members)
-	for i := before - 1; i >= 0; i-- {
-		if !accepting(g.members[i].fd) {
-			g.remove(i)
-		}
-	}
-	lost := before - len(g.members)
-	if lost == 0 || len(g.members) == 0 {
+	lost := g.lost()
+	if len(lost) == 0 {
 		return nil
 	}
-	if len(g.members) > 1 && (lost > 1 || g.foreign(nil) != nil) {
+	known := g.lose(lost)
+	if len(g.members) == 0 {
+		return nil
+	}
+	if len(g.members) > 1 && (!known || g.foreign(nil) != nil) {
 		if err := g.reorder(); err != nil {
 			return err
 		}
@@ -421,6 +424,18 @@ func (g *group) look() error {
 // unless there is a lent one.
 func (g *group) reorder() error {
 	rest := slices.Clone(g.members)
+	slices.SortStableFunc(rest, func(a, b *member) int { // guards last
+		switch {
+		case a.guard == b.guard:
+			return 0
+		case b.guard:
+			return -1
+		}
+		return 1
+	})
+	for _, m := range rest {
+		m.vague = false
+	}
 	stays := max(0, slices.IndexFunc(rest, g.aimedAt))
 	if i := slices.IndexFunc(rest, func(m *member) bool { return m.lent }); i >= 0 {
 		stays = i
@@ -465,6 +480,7 @@ func (g *group) aim(shares []share, probe netip.AddrPort, probed *member) error 
 	}
 	before, from, to := g.shares, g.probe, g.probed
 	g.shares, g.probe, g.probed = shares, probe, probed
+	g.guard()
 	if err := g.steer(); err != nil {
 		g.shares, g.probe, g.probed = before, from, to
 		return fmt.Errorf("cannot steer %q: %w", g.addr, err)
@@ -504,25 +520,22 @@ func (g *group) leave(m *member, known *listening) error {
 		if !m.lent {
 			unix.Close(m.fd)
 		}
-		return nil
 	}
 	return g.bury(known)
 }
 
 // bury closes the members that have left, as far as the array permits it.
 func (g *group) bury(known *listening) error {
-	if !slices.ContainsFunc(g.members, func(m *member) bool { return m.left && !m.lent }) {
+	if g.next() < 0 {
 		return nil
 	}
 	if err := g.foreign(known); err != nil { // a stranger in the array could take the hole
 		return fmt.Errorf("cannot close a socket of %q: %w", g.addr, err)
 	}
-	for i := len(g.members) - 1; i >= 0; i-- {
-		if m := g.members[i]; m.left && g.removable(i) {
-			g.withdraw(m)
-			unix.Close(m.fd)
-			i = len(g.members) // what has moved may permit another one
-		}
+	for i := g.next(); i >= 0; i = g.next() { // what has moved may permit another one
+		m := g.members[i]
+		g.withdraw(m)
+		unix.Close(m.fd)
 	}
 	if err := g.steer(); err != nil {
 		return fmt.Errorf("cannot steer %q: %w", g.addr, err)
@@ -554,14 +567,26 @@ func (g *group) anchors(i int) bool {
 // withdraw takes a member out of the array. Closing it would not do: a program may have a duplicate.
 func (g *group) withdraw(m *member) {
 	_ = unix.Shutdown(m.fd, unix.SHUT_RD)
-	g.remove(slices.Index(g.members, m))
+	lost := g.lost()
+	if len(lost) == 1 {
+		g.remove(slices.Index(g.members, m))
+		return
+	}
+	if !g.lose(lost) { // some went at the same time
+		_ = g.reorder()
+	}
+	_ = g.steer()
 }
 
 // remove does in the mirror what the kernel does in the array.
 func (g *group) remove(i int) {
 	last := len(g.members) - 1
+	if g.members[i].vague && i < last {
+		g.members[last].vague = true // it has the place of one of them
+	}
 	g.members[i] = g.members[last]
 	g.members = g.members[:last]
+	g.clear()
 }
 
 // aimedAt tells whether new connections go to m.
@@ -709,83 +734,4 @@ func v6Only(fd int) bool {
 func deviceOf(fd int) int {
 	n, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
 	return n
-}
-
-// socketOption is an option that differs from what a new socket has.
-type socketOption struct {
-	name          string // as in setsockopt(2)
-	level, option int
-	isText        bool
-	number        int
-	text          string
-}
-
-// steeredOptions are those that a listener passes on to its connections, or that change what it accepts.
-var steeredOptions = []socketOption{
-	{name: "SO_BINDTODEVICE", level: unix.SOL_SOCKET, option: unix.SO_BINDTODEVICE, isText: true},
-	{name: "SO_KEEPALIVE", level: unix.SOL_SOCKET, option: unix.SO_KEEPALIVE},
-	{name: "SO_RCVBUF", level: unix.SOL_SOCKET, option: unix.SO_RCVBUF},
-	{name: "SO_SNDBUF", level: unix.SOL_SOCKET, option: unix.SO_SNDBUF},
-	{name: "SO_MARK", level: unix.SOL_SOCKET, option: unix.SO_MARK},
-	{name: "SO_PRIORITY", level: unix.SOL_SOCKET, option: unix.SO_PRIORITY},
-	{name: "IP_TOS", level: unix.IPPROTO_IP, option: unix.IP_TOS},
-	{name: "IP_FREEBIND", level: unix.IPPROTO_IP, option: unix.IP_FREEBIND}, // of both families, as the next
-	{name: "IP_TRANSPARENT", level: unix.IPPROTO_IP, option: unix.IP_TRANSPARENT},
-	{name: "IPV6_V6ONLY", level: unix.IPPROTO_IPV6, option: unix.IPV6_V6ONLY},
-	{name: "IPV6_TCLASS", level: unix.IPPROTO_IPV6, option: unix.IPV6_TCLASS},
-	{name: "TCP_NODELAY", level: unix.IPPROTO_TCP, option: unix.TCP_NODELAY},
-	{name: "TCP_DEFER_ACCEPT", level: unix.IPPROTO_TCP, option: unix.TCP_DEFER_ACCEPT},
-	{name: "TCP_FASTOPEN", level: unix.IPPROTO_TCP, option: unix.TCP_FASTOPEN},
-	{name: "TCP_KEEPIDLE", level: unix.IPPROTO_TCP, option: unix.TCP_KEEPIDLE},
-	{name: "TCP_KEEPINTVL", level: unix.IPPROTO_TCP, option: unix.TCP_KEEPINTVL},
-	{name: "TCP_KEEPCNT", level: unix.IPPROTO_TCP, option: unix.TCP_KEEPCNT},
-	{name: "TCP_USER_TIMEOUT", level: unix.IPPROTO_TCP, option: unix.TCP_USER_TIMEOUT},
-	{name: "TCP_CONGESTION", level: unix.IPPROTO_TCP, option: unix.TCP_CONGESTION, isText: true},
-}
-
-// optionsBeyond are the options in which fd differs from a plain new socket.
-func optionsBeyond(fd, plain int) (options []socketOption) {
-	for _, o := range steeredOptions {
-		if there, ok := o.of(fd); ok {
-			if here, _ := o.of(plain); there != here {
-				options = append(options, there)
-			}
-		}
-	}
-	return options
-}
-
-// of reads the option of a socket. Not every kernel and family has each.
-func (o socketOption) of(fd int) (socketOption, bool) {
-	var err error
-	if o.isText {
-		o.text, err = unix.GetsockoptString(fd, o.level, o.option)
-	} else {
-		o.number, err = unix.GetsockoptInt(fd, o.level, o.option)
-	}
-	return o, err == nil
-}
-
-func (o socketOption) set(fd int) error {
-	switch {
-	case o.isText:
-		return unix.SetsockoptString(fd, o.level, o.option, o.text)
-	case o.level == unix.SOL_SOCKET && (o.option == unix.SO_RCVBUF || o.option == unix.SO_SNDBUF):
-		return o.setBuffer(fd)
-	default:
-		return unix.SetsockoptInt(fd, o.level, o.option, o.number)
-	}
-}
-
-// setBuffer sets half of what was read: the kernel doubles it, socket(7). What is more than the system's limit needs a
-// privilege; without it, it is cut.
-func (o socketOption) setBuffer(fd int) error {
-	force := unix.SO_RCVBUFFORCE
-	if o.option == unix.SO_SNDBUF {
-		force = unix.SO_SNDBUFFORCE
-	}
-	if unix.SetsockoptInt(fd, o.level, force, o.number/2) == nil {
-		return nil
-	}
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, o.level, o.option, o.number/2))
 }

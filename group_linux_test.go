@@ -305,9 +305,15 @@ func TestGroupRemovable(t *testing.T) {
 	}
 }
 
-// kernelOrder finds the array by asking for each index.
+// kernelOrder finds the array by asking for each index. One that is vague is 0.
 func kernelOrder(t *testing.T, g *group) (order []uint64) {
 	t.Helper()
+	for _, m := range g.members {
+		if m.guard {
+			_ = unix.SetsockoptInt(m.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+			defer func() { _ = attachTo(m.fd, unix.SO_ATTACH_FILTER, dropAll) }()
+		}
+	}
 	for k := range g.members {
 		if err := attach(g.members[0].fd, returnIndex(uint32(k))); err != nil {
 			t.Fatal(err)
@@ -315,7 +321,7 @@ func kernelOrder(t *testing.T, g *group) (order []uint64) {
 		fd := reaches(t, "127.0.0.1", g, 0)
 		for _, m := range g.members {
 			if take(m) == 1 {
-				order = append(order, m.inode)
+				order = append(order, inodes([]*member{m})...)
 			}
 		}
 		unix.Close(fd)
@@ -328,6 +334,10 @@ func kernelOrder(t *testing.T, g *group) (order []uint64) {
 
 func inodes(members []*member) (all []uint64) {
 	for _, m := range members {
+		if m.vague {
+			all = append(all, 0)
+			continue
+		}
 		all = append(all, m.inode)
 	}
 	return all
@@ -341,10 +351,11 @@ func TestGroupMirrorsKernel(t *testing.T) {
 			g, random := groupAt(t, "127.0.0.1:0"), rand.New(rand.NewPCG(seed, 1))
 			serving := g.members[0]
 			for step := range 60 {
-				m := g.members[random.IntN(len(g.members))]
-				what := random.IntN(5)
+				real := programs(g)
+				m := real[random.IntN(len(real))]
+				what := random.IntN(6)
 				switch {
-				case what == 0 && len(g.members) < 6:
+				case what == 0 && len(real) < 6:
 					joined(t, g, 1)
 				case what == 1 && m != serving:
 					leaves(t, g, m)
@@ -359,6 +370,21 @@ func TestGroupMirrorsKernel(t *testing.T) {
 				case what == 4 && m != serving: // it goes while nobody looks
 					_ = unix.Shutdown(m.fd, unix.SHUT_RDWR)
 					leaves(t, g, m)
+				case what == 5: // some do at once, and only then somebody looks
+					for _, m := range real {
+						if m != serving && !m.left && random.IntN(2) == 0 {
+							_ = unix.Shutdown(m.fd, unix.SHUT_RDWR)
+						}
+					}
+					if got := spread(t, g, "127.0.0.1", 5, serving); got[0] != 5 {
+						t.Fatalf("step %d: %d of 5 connections before anybody looks", step, got[0])
+					}
+					if err := g.look(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if len(g.members) > 2*len(programs(g))+8 {
+					t.Fatalf("step %d: %d members for %d programs", step, len(g.members), len(programs(g)))
 				}
 				if got := spread(t, g, "127.0.0.1", 5, serving); got[0] != 5 {
 					t.Fatalf("step %d (%d): %d of 5 connections", step, what, got[0])
@@ -371,7 +397,12 @@ func TestGroupMirrorsKernel(t *testing.T) {
 	}
 }
 
-// TestGroupTombstone: one that may not go stays, and is refused as an aim; the next one to listen takes its place.
+// programs are the members that are no guards.
+func programs(g *group) []*member {
+	return slices.DeleteFunc(slices.Clone(g.members), func(m *member) bool { return m.guard })
+}
+
+// TestGroupTombstone: one that goes leaves its place to a guard, and is refused as an aim; the next one to listen takes it.
 func TestGroupTombstone(t *testing.T) {
 	g := groupAt(t, "127.0.0.1:0")
 	joined(t, g, 2)
@@ -379,14 +410,14 @@ func TestGroupTombstone(t *testing.T) {
 	aimAt(t, g, c)
 	leaves(t, g, a)
 	leaves(t, g, b)
-	if want := []*member{a, b, c}; !slices.Equal(g.members, want) || !accepting(a.fd) {
+	if len(g.members) != 3 || !g.members[0].guard || !g.members[1].guard || g.members[2] != c {
 		t.Fatalf("left %v", g.members)
 	}
 	if err := g.aim([]share{{a, 1}}, netip.AddrPort{}, nil); err == nil {
 		t.Error("aimed at one that has left")
 	}
 	d, err := g.open()
-	if want := []*member{a, d, c}; err != nil || !slices.Equal(g.members, want) {
+	if err != nil || g.members[0] != d || !slices.Equal(programs(g), []*member{d, c}) {
 		t.Fatalf("%v, left %v", err, g.members)
 	}
 	aimAt(t, g, d) // c no longer is in the way of a
@@ -399,6 +430,115 @@ func TestGroupTombstone(t *testing.T) {
 	}
 	if err := g.leave(d, nil); err == nil {
 		t.Error("the one that serves may leave")
+	}
+}
+
+// TestGroupGuards: programs shut their sockets down in every order, with one look after each, or one after all: who serves
+// gets every connection before anybody looks, and after it.
+func TestGroupGuards(t *testing.T) {
+	for size := 2; size <= 5; size++ {
+		for serving := range size {
+			for order := range permutations(size) {
+				for _, each := range []bool{true, false} {
+					g := groupAt(t, "127.0.0.1:0")
+					joined(t, g, size-1)
+					all := programs(g)
+					if len(all) != size {
+						t.Fatalf("%d of %d", len(all), size)
+					}
+					serves := all[serving]
+					aimAt(t, g, serves)
+					what := fmt.Sprintf("size %d, serving %d, order %v, each %v", size, serving, order, each)
+					for _, i := range order {
+						if i == serving {
+							continue
+						}
+						_ = unix.Shutdown(all[i].fd, unix.SHUT_RDWR)
+						check(t, g, serves, what)
+						if each {
+							if err := g.look(); err != nil {
+								t.Fatal(err)
+							}
+							check(t, g, serves, what)
+						}
+					}
+					for _, m := range all {
+						if m != serves {
+							leaves(t, g, m)
+							check(t, g, serves, what)
+						}
+					}
+					if got := kernelOrder(t, g); !slices.Equal(got, inodes(g.members)) {
+						t.Fatalf("%s: mirror %v, kernel %v", what, inodes(g.members), got)
+					}
+					g.close()
+				}
+			}
+		}
+	}
+}
+
+// check connects three times.
+func check(t *testing.T, g *group, serves *member, what string) {
+	t.Helper()
+	if got := spread(t, g, "127.0.0.1", 3, serves); got[0] != 3 {
+		t.Fatalf("%s: %d of 3 connections", what, got[0])
+	}
+}
+
+// permutations are all orders of 0…n-1.
+func permutations(n int) func(yield func([]int) bool) {
+	return func(yield func([]int) bool) {
+		order, used := make([]int, 0, n), make([]bool, n)
+		var more func() bool
+		more = func() bool {
+			if len(order) == n {
+				return yield(slices.Clone(order))
+			}
+			for i := range n {
+				if used[i] {
+					continue
+				}
+				used[i], order = true, append(order, i)
+				if !more() {
+					return false
+				}
+				used[i], order = false, order[:len(order)-1]
+			}
+			return true
+		}
+		more()
+	}
+}
+
+// TestGroupGuardsStayFew: restarts, each while some before it drain and shut their sockets down, leave no more and more of them.
+func TestGroupGuardsStayFew(t *testing.T) {
+	for seed := range uint64(10) {
+		g, random := groupAt(t, "127.0.0.1:0"), rand.New(rand.NewPCG(seed, 5))
+		draining, serves := []*member{}, g.members[0]
+		for round := range 100 {
+			m, err := g.open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			aimAt(t, g, m)
+			draining, serves = append(draining, serves), m
+			for len(draining) > 4 || len(draining) > 0 && random.IntN(2) == 0 {
+				for i := range draining {
+					if random.IntN(3) > 0 {
+						_ = unix.Shutdown(draining[i].fd, unix.SHUT_RDWR)
+					}
+				}
+				check(t, g, serves, "shut down")
+				i := random.IntN(len(draining))
+				leaves(t, g, draining[i])
+				draining = slices.Delete(draining, i, i+1)
+				check(t, g, serves, "left")
+			}
+			if len(g.members) > maxVague+12 {
+				t.Fatalf("seed %d, round %d: %d members, %d draining", seed, round, len(g.members), len(draining))
+			}
+		}
 	}
 }
 
@@ -645,8 +785,8 @@ func TestGroupAgain(t *testing.T) {
 					if got := spread(t, g, "127.0.0.1", 100, serves); got[0] != 100 {
 						t.Errorf("%d of 100", got[0])
 					}
-					if g.members[size-1] != shut || !accepting(shut.fd) {
-						t.Error("it is not the last one")
+					if order := kernelOrder(t, g); !slices.Equal(order, inodes(g.members)) || !accepting(shut.fd) {
+						t.Errorf("mirror %v, kernel %v", inodes(g.members), order)
 					}
 				})
 			}

@@ -91,10 +91,6 @@ func connections([]int, []*listener) []connection { return nil }
 
 func remainsOf([]int, []*listener) remains { return remains{} }
 
-func handshakes([]*listener) map[netip.AddrPort]bool { return nil }
-
-func queued([]*listener) int { return 0 }
-
 type listenQueue struct {
 	waiting, limit int
 	known          bool

@@ -50,13 +50,10 @@ func (p permits) needsAdoption() error {
 	return fmt.Errorf("--adopt always: cannot do the program's bind and listen: %w", p.adoption)
 }
 
-// losses says what goes on without what is missing.
+// losses says what goes on without steering. That a program cannot be adopted is said when it has to be.
 func (p permits) losses() (ms []message) {
 	if p.steering != nil {
 		ms = append(ms, warning(lostSteering).end("%v", p.steering))
-	}
-	if p.adoption != nil {
-		ms = append(ms, warning(lostAdoption).end("%v", p.adoption))
 	}
 	return ms
 }

@@ -528,31 +528,6 @@ func remainsOf(pids []int, ls []*listener) (r remains) {
 	return r
 }
 
-// handshakes are the clients whose connections to the ports of listeners are half-open. With SYN cookies
-// (tcp_syncookies(7)) the kernel remembers none.
-func handshakes(ls []*listener) map[netip.AddrPort]bool {
-	half := map[netip.AddrPort]bool{}
-	if ports := tcpPorts(ls); len(ports) > 0 {
-		for _, s := range inetSockets(unix.IPPROTO_TCP, tcpSynRecv, ports) {
-			half[s.peer()] = true
-		}
-	}
-	return half
-}
-
-// queued is how many connections wait to be accepted from exactly these TCP sockets.
-func queued(ls []*listener) (n int) {
-	if ports := tcpPorts(ls); len(ports) > 0 {
-		own := inodeSet(ls)
-		for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, ports) {
-			if own[s.inode] {
-				n += s.queue
-			}
-		}
-	}
-	return n
-}
-
 // accepted tells from which listeners, by their inodes, the processes hold a connection, and which process does: a server
 // at its limit is never seen to wait for the next one.
 func accepted(pids []int, ls []*listener) map[uint64]int {

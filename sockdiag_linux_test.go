@@ -338,3 +338,24 @@ func FuzzParseDiag(f *testing.F) {
 		})
 	})
 }
+
+// handshakes are the clients whose connections to the ports of listeners are half-open. With SYN cookies
+// (tcp_syncookies(7)) the kernel remembers none.
+func handshakes(ls []*listener) map[netip.AddrPort]bool {
+	half := map[netip.AddrPort]bool{}
+	for _, s := range inetSockets(unix.IPPROTO_TCP, tcpSynRecv, tcpPorts(ls)) {
+		half[s.peer()] = true
+	}
+	return half
+}
+
+// queued is how many connections wait to be accepted from exactly these TCP sockets.
+func queued(ls []*listener) (n int) {
+	own := inodeSet(ls)
+	for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, tcpPorts(ls)) {
+		if own[s.inode] {
+			n += s.queue
+		}
+	}
+	return n
+}

@@ -128,7 +128,7 @@ func (s *steered) enlist(set *socketSet) (err error) {
 		case err != nil:
 			s.groups[i].dismiss(m)
 		default:
-			_ = s.groups[i].bury(known) // what cannot go yet is tried again
+			s.groups[i].settle(known)
 		}
 	}
 	return err

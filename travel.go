@@ -100,6 +100,8 @@ type carriedMember struct {
 	Plain   bool   `json:"plain,omitempty"`
 	Lent    bool   `json:"lent,omitempty"`
 	Left    bool   `json:"left,omitempty"`
+	Guard   bool   `json:"guard,omitempty"`
+	Vague   bool   `json:"vague,omitempty"`
 }
 
 type carriedShare struct {

@@ -67,7 +67,7 @@ func (g *group) carry(b *baggage, members []*member) *carriedGroup {
 		c.Options = append(c.Options, carriedOption{o.name, o.number, o.text})
 	}
 	for _, m := range members {
-		c.Members = append(c.Members, carriedMember{m.inode, b.keep(m.fd), m.backlog, m.plain, m.lent, m.left})
+		c.Members = append(c.Members, carriedMember{m.inode, b.keep(m.fd), m.backlog, m.plain, m.lent, m.left, m.guard, m.vague})
 	}
 	for _, s := range g.shares {
 		c.Shares = append(c.Shares, carriedShare{slices.Index(members, s.to), s.weight})
@@ -153,6 +153,7 @@ func (g *group) resume(unsure bool) error {
 	if err == nil {
 		err = g.steer()
 	}
+	g.guard()
 	return err
 }
 
@@ -182,7 +183,9 @@ func (c *carriedGroup) restore() (*group, []*member, error) {
 				return nil, nil, err
 			}
 		}
-		all = append(all, &member{fd: m.FD, inode: m.Inode, backlog: m.Backlog, plain: m.Plain, lent: m.Lent, left: m.Left})
+		all = append(all, &member{
+			fd: m.FD, inode: m.Inode, backlog: m.Backlog, plain: m.Plain, lent: m.Lent, left: m.Left, guard: m.Guard, vague: m.Vague,
+		})
 	}
 	if c.Gone < 0 || c.Gone > len(all) {
 		return nil, nil, errCarried
@@ -349,7 +352,7 @@ func (c *carriedGroup) orderNow(fds []int, used map[int]bool) (order []int, sure
 	slices.SortFunc(shared, newestFirst)
 	all := slices.Concat(alone, shared)
 	first := without(order, all)
-	sure = len(shared) <= 2 || len(first) <= 1
+	sure = len(first) <= 1 || len(shared) <= 2 && !slices.ContainsFunc(c.Members, func(m carriedMember) bool { return m.Vague })
 	slices.Reverse(shared)
 	sure = sure && slices.Equal(first, without(order, slices.Concat(alone, shared)))
 	slices.SortFunc(all, newestFirst)
