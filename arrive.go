@@ -73,6 +73,11 @@ func (h *host) takeListenersOver(cfg *config, w *written) error {
 		return err
 	}
 	h.store, h.parked = restoreFDStore(h.upward, w.Store), w.State.parked()
+	return h.watchOver(cfg)
+}
+
+// watchOver goes on with listeners that were another hotwrap's.
+func (h *host) watchOver(cfg *config) error {
 	h.keep()
 	if cfg.ready.mode == readyURL {
 		if err := h.aimAt(cfg.ready.url); err != nil {
@@ -87,6 +92,9 @@ func (h *host) takeListenersOver(cfg *config, w *written) error {
 
 // takeWorkersOver listens to the workers again.
 func (h *host) takeWorkersOver(w *written) (err error) {
+	if h.orphans, err = openOrphans(w.Orphans); err != nil {
+		return err
+	}
 	if h.notify, err = restoreNotifyDir(w.Notify); err != nil {
 		return fmt.Errorf("cannot take over the workers' sockets: %w", err)
 	}

@@ -37,6 +37,7 @@ type written struct {
 	Args    []string            `json:"args"`    // the command line, argv[0] too
 	Self    string              `json:"self"`    // where hotwrap was found
 	Since   time.Time           `json:"since"`   // when it was started
+	Left    instant             `json:"left"`    // when its sources were stopped
 	State   state               `json:"state"`
 	Images  []carriedImage      `json:"images,omitempty"` // in the order of state.images
 	Traffic carriedTraffic      `json:"traffic,omitzero"`
@@ -50,8 +51,10 @@ type written struct {
 	HTTP    int                 `json:"http,omitempty"` // descriptor of --http; 0 none
 	Watch   carriedWatch        `json:"watch,omitzero"`
 	Said    carriedSaid         `json:"said,omitzero"`
-	Kept    []int               `json:"kept,omitempty"` // all descriptors that came along
-	Back    int                 `json:"back,omitempty"` // of them, the executable of who wrote it: the way back
+	Kept    []int               `json:"kept,omitempty"`    // all descriptors that came along
+	Back    int                 `json:"back,omitempty"`    // of them, the executable of who wrote it: the way back
+	Orphans map[int]uint64      `json:"orphans,omitempty"` // workers that are not our children: when they started
+	Who     *provenance         `json:"who,omitempty"`     // on disk: who wrote it, and of what
 
 	text []byte   // it was read from: what of it nobody here knows is handed on
 	late []string // numbers of signals that came when nobody could act on them

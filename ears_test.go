@@ -4,6 +4,7 @@ package main
 // made again, many times, in one process. What an exec does to descriptors is done to them here.
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,7 +44,9 @@ func through[T any](t *testing.T, v T, moved map[int]int) (read T) {
 	var plain any
 	text, err := json.Marshal(v)
 	if err == nil {
-		err = json.Unmarshal(text, &plain)
+		numbers := json.NewDecoder(bytes.NewReader(text))
+		numbers.UseNumber() // a call has 64 bits
+		err = numbers.Decode(&plain)
 	}
 	if err == nil {
 		renumber(plain, moved)
@@ -68,8 +71,9 @@ func renumber(v any, moved map[int]int) {
 	case map[string]any:
 		for key, of := range v {
 			renumber(of, moved)
-			number, is := of.(float64)
-			if n, known := moved[int(number)]; is && known && slices.Contains([]string{"fd", "notify", "acks", "pair", "base", "dir", "listener", "lock", "file", "http"}, key) {
+			number, _ := of.(json.Number)
+			fd, err := number.Int64()
+			if n, known := moved[int(fd)]; err == nil && known && slices.Contains([]string{"fd", "notify", "acks", "pair", "base", "dir", "listener", "lock", "file", "http"}, key) {
 				v[key] = n
 			}
 		}

@@ -36,6 +36,8 @@ type exitStatus struct {
 	Code   int            `json:"code,omitempty"`
 	Signal syscall.Signal `json:"signal,omitempty"` // it died of; 0 if it exited
 	Core   bool           `json:"core,omitempty"`   // and left a core file
+
+	Unknown bool `json:"unknown,omitempty"` // it was not our child: nobody tells us
 }
 
 func (e exitStatus) ok() bool { return e == exitStatus{} }
@@ -49,16 +51,22 @@ func howEnded(ws syscall.WaitStatus) exitStatus {
 
 // shell is the status as a shell's $? has it: 128+N for a death by signal N.
 func (e exitStatus) shell() int {
-	if e.Signal != 0 {
+	switch {
+	case e.Signal != 0:
 		return 128 + int(e.Signal)
+	case e.Unknown:
+		return statusFailed
 	}
 	return e.Code
 }
 
 // short is for key=value pairs: "0", "7", "SIGSEGV".
 func (e exitStatus) short() string {
-	if e.Signal != 0 {
+	switch {
+	case e.Signal != 0:
 		return signalName(e.Signal)
+	case e.Unknown:
+		return "unknown"
 	}
 	return strconv.Itoa(e.Code)
 }
@@ -66,6 +74,8 @@ func (e exitStatus) short() string {
 // String is for sentences: "exited 7", "died of SIGSEGV (core dumped)".
 func (e exitStatus) String() string {
 	switch {
+	case e.Unknown:
+		return "ended, how is not known,"
 	case e.Signal == 0:
 		return "exited " + strconv.Itoa(e.Code)
 	case e.Core:

@@ -35,6 +35,7 @@ type fdStore struct {
 	numbers int // of the names so far
 	kept    []storedFD
 	back    []*listener     // that came back and nobody has taken yet; their names are those in the store
+	taken   []*listener     // of which somebody took a duplicate, and may yet think better of it
 	wanted  map[string]bool // addresses that are stored, with their networks
 }
 
@@ -115,7 +116,7 @@ func takeBack(fd int, name string) *listener {
 	return l
 }
 
-// find gives one that came back to who knows its inode.
+// find gives a duplicate of one that came back to who knows its inode.
 func (s *fdStore) find(inode uint64) (fd int, ok bool) {
 	if s == nil {
 		return -1, false
@@ -124,7 +125,11 @@ func (s *fdStore) find(inode uint64) (fd int, ok bool) {
 	if i < 0 {
 		return -1, false
 	}
-	fd = s.back[i].fd
+	fd, err := unix.FcntlInt(uintptr(s.back[i].fd), unix.F_DUPFD_CLOEXEC, firstListenFD)
+	if err != nil {
+		return -1, false
+	}
+	s.taken = append(s.taken, s.back[i])
 	s.back = slices.Delete(s.back, i, i+1)
 	return fd, true
 }
@@ -132,9 +137,10 @@ func (s *fdStore) find(inode uint64) (fd int, ok bool) {
 // match gives each --listen what came back of it; planned are the listeners as they will be named. Of two for one address, which
 // is what a death in the middle of a switch leaves, the one is taken where more clients wait.
 func (s *fdStore) match(specs []listenSpec, planned []*listener) []listenSpec {
-	if s == nil || len(s.back) == 0 {
+	if s == nil || len(s.back)+len(s.taken) == 0 {
 		return specs
 	}
+	s.back, s.taken = append(s.back, s.taken...), nil // who took them has not come to use them
 	specs = slices.Clone(specs)
 	for i, spec := range specs {
 		name := planned[len(planned)-len(specs)+i].name
@@ -213,7 +219,11 @@ func (s listenSpec) resumeFile(l *listener) (err error) {
 
 // letGo ends what came back and is nobody's. It says what.
 func (s *fdStore) letGo() (notes []message) {
-	if s == nil || len(s.back) == 0 {
+	if s == nil {
+		return nil
+	}
+	closeSockets(s.taken)
+	if s.taken = nil; len(s.back) == 0 {
 		return nil
 	}
 	for _, l := range s.back {

@@ -103,6 +103,7 @@ type worker struct {
 	Says      string        `json:"says,omitempty"`      // its last STATUS=
 	Closed    bool          `json:"closed,omitempty"`    // told to finish, it has let go of all listeners
 	Word      string        `json:"word,omitempty"`      // by which way it said that it is ready
+	Pipes     [2]uint64     `json:"pipes,omitzero"`      // inodes of the pipes to which it writes its output; 0: none
 }
 
 // slot is the place of one worker in its generation, over all its respawns.
@@ -283,6 +284,8 @@ func (w *worker) crash(now instant) string {
 		return "crashed (" + w.obituary(now) + ")"
 	case w.Status.ok():
 		return "ended (status 0) after " + age
+	case w.Status.Unknown:
+		return "ended (how is not known) after " + age
 	case w.Status.Signal != 0:
 		return fmt.Sprintf("crashed (%s) after %s", w.Status.short(), age)
 	default:

@@ -73,7 +73,7 @@ type host struct {
 	lookers  chan struct{} // holds one for each look under way
 	tty      int           // /dev/tty, held to learn of its hang-up; -1 none
 	nohup    bool          // HUP was ignored at start
-	unkey    func()
+	unkey    func() []event
 	watcher  *watcher
 	hub      *hub
 	place    *instance // nil: no command reaches this hotwrap
@@ -91,6 +91,9 @@ type host struct {
 	before   []byte    // the state that was taken over, as it was written
 	caught   chan os.Signal
 	signals  *source
+	kept     *stateFile // nil: the state is not kept
+	orphans  *orphans   // workers that are not our children
+	legacy   *legacy    // what a hotwrap that was killed has left; nil: nothing
 }
 
 func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
@@ -126,6 +129,9 @@ func (h *host) setUp(cfg *config) error {
 		return err
 	}
 	h.limit(cfg, environ)
+	if err := h.goOnWithOrphans(); err != nil {
+		return err
+	}
 	if l := cfg.unshared(h.program.listeners); l != nil {
 		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
 	}
@@ -139,8 +145,10 @@ func (h *host) setUp(cfg *config) error {
 	if err := h.readyToAdopt(cfg); err != nil {
 		return err
 	}
-	if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
-		h.say(warning("the program cannot say that it is ready: %v", err))
+	if h.notify == nil { // else it was taken over
+		if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
+			h.say(warning("the program cannot say that it is ready: %v", err))
+		}
 	}
 	h.warnOfUnit(environ)
 	return h.pidFile.publish()
@@ -240,6 +248,9 @@ func (h *host) listen(cfg *config, environ []string) error {
 		if err := p.planReady(cfg.ready.url, cfg.listens, p.listeners); err != nil {
 			return err
 		}
+	}
+	if h.legacy = h.survivors(cfg); h.legacy != nil && h.relisten(handed) {
+		return h.watchOver(cfg)
 	}
 	specs := h.store.match(cfg.listens, planned)
 	for _, m := range h.store.letGo() {
@@ -408,7 +419,7 @@ func (h *host) shut() {
 		h.watcher.stop()
 	}
 	if h.unkey != nil {
-		h.unkey()
+		_ = h.unkey()
 	}
 	h.giveUp()
 	if h.program != nil {
@@ -421,6 +432,7 @@ func (h *host) shut() {
 		h.control.close()
 		h.hub = nil // what is said from here on nobody listens to
 	}
+	h.forgetState()
 	if h.place != nil {
 		h.place.release()
 	}
@@ -439,7 +451,7 @@ func (h *host) shut() {
 func (h *host) world() world {
 	return world{
 		now: clock, prepare: h.prepare, check: h.check, spawn: h.start, disk: h.disk, reap: reapAll,
-		look: h.look, survey: h.survey, signal: signalOne, kill: signalGroup, empty: groupEmpty,
+		look: h.look, survey: h.survey, signal: h.signal, kill: signalGroup, empty: h.empty,
 		owns: h.owns, halted: halted, open: h.openFor, route: h.route, left: h.left, probe: h.probe, unaim: h.unaim, canary: h.hook,
 		adoptable: h.adoptable, adopt: h.adopt, pass: (*call).pass, nameOf: h.nameOf, refresh: h.refresh, promote: h.promote,
 		search: h.search, repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
@@ -558,7 +570,16 @@ func (h *host) watchAgain() {
 
 // --- signals
 
-func signalOne(pid int, sig syscall.Signal)     { _ = unix.Kill(pid, sig) }
+// empty tells whether nobody is left in a process group.
+func (h *host) empty(group int) bool { return groupEmpty(group) || h.orphans.emptied(group) }
+
+// signal sends one process a signal.
+func (h *host) signal(pid int, sig syscall.Signal) {
+	if !h.orphans.signal(pid, sig) {
+		_ = unix.Kill(pid, sig)
+	}
+}
+
 func signalGroup(group int, sig syscall.Signal) { _ = unix.Kill(-group, sig) }
 
 // heard turns one caught signal into what it asks for.

@@ -851,14 +851,19 @@ func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 	}
 	s := &supervisor{limits: h.limits, world: h.world()}
 	h.listenToSignals()
-	if t != nil {
+	switch {
+	case t != nil:
 		h.settle(t.written)
 		s.state = t.State
-		s.arrived(t.Hotwrap, t.refused)
+		s.arrived(t.Hotwrap, t.refused, t.Left)
 		t.hear(caught)
-	} else {
+	case h.legacy != nil:
+		s.inherit(h.legacy.w.State, *h.legacy.w.Who)
+	default:
 		s.start()
 	}
+	h.keepState(cfg)
+	h.orphans.watch(h.events)
 	keepThreads() // the first generation does not wait for them
 	h.admit()
 	return h.runUntilEnd(cfg, s, voice)
@@ -866,9 +871,13 @@ func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 
 // runUntilEnd runs the supervisor until everything has ended, or another hotwrap goes on in the place of this one.
 func (h *host) runUntilEnd(cfg *config, s *supervisor, stderr io.Writer) int {
-	var seen func(event)
+	seen := func(ev event) { h.note(s, ev) }
 	if cfg.trace {
-		seen = traceTo(stderr, s)
+		trace := traceTo(stderr, s)
+		seen = func(ev event) {
+			h.note(s, ev)
+			trace(ev)
+		}
 	}
 	status := s.run(h.events, seen)
 	for s.leaving {

@@ -146,6 +146,7 @@ func (o *outputs) begin(serial, generation, uid, gid int) (ends [2]int, err erro
 			}
 			return [2]int{}, err
 		}
+		ends[i] = readAndWritten(ends[i])
 		if uid >= 0 {
 			_ = unix.Fchown(ends[i], uid, gid)
 		}

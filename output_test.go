@@ -358,8 +358,8 @@ func TestOutputLeftBehind(t *testing.T) {
 	if got, want := content(t, r.path), "worker\nunfinished\ngrandchild\nits last words\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if _, err := stdout.WriteString("x"); err == nil {
-		t.Error("hotwrap has ended, and its end of the pipe is still open")
+	if _, err := stdout.WriteString("x"); err != nil && runtime.GOOS == "linux" {
+		t.Errorf("who outlives hotwrap cannot write any more: %v", err)
 	}
 }
 

@@ -145,28 +145,36 @@ type notifySocket struct {
 // listen opens the sockets of one worker in d and starts to post what arrives. Names are random and short; the modes
 // let in nobody but the program's user (and root).
 func (d *notifyDir) listen(post poster) (*notifySocket, error) {
+	s, err := d.bind(post)
+	if err == nil {
+		s.start()
+	}
+	return s, err
+}
+
+func (d *notifyDir) bind(post poster) (*notifySocket, error) {
 	s := &notifySocket{path: filepath.Join(d.path, randomName()), post: post}
 	s.ackPath = s.path + "a"
 	if err := s.open(d); err != nil {
 		s.close()
 		return nil, fmt.Errorf("cannot open a notify socket: %w", err)
 	}
-	s.start()
 	return s, nil
 }
 
 // listenAgain opens them under the path that a worker has been told. They are bound aside and put in the place of what a
 // dead hotwrap has left there, so that there is no moment without them.
 func (d *notifyDir) listenAgain(path string, post poster) (*notifySocket, error) {
-	s, err := d.listen(post)
+	s, err := d.bind(post)
 	if err != nil {
 		return nil, err
 	}
 	if err = errors.Join(os.Rename(s.path, path), os.Rename(s.ackPath, path+"a")); err != nil {
-		s.stop()
+		s.close()
 		return nil, fmt.Errorf("cannot open a notify socket: %w", causeOf(err))
 	}
 	s.path, s.ackPath = path, path+"a"
+	s.start()
 	return s, nil
 }
 

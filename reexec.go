@@ -93,8 +93,9 @@ func (s *supervisor) stay(reason string) {
 	s.answerAll(r.Requests, failed, nil, reason)
 }
 
-// arrived goes on in a new process image with the state of the one before. refused is why it is the old one all the same.
-func (s *supervisor) arrived(from, refused string) {
+// arrived goes on in a new process image with the state of the one before, which has stopped to listen at left. refused is
+// why it is the old one all the same.
+func (s *supervisor) arrived(from, refused string, left instant) {
 	now := s.world.now()
 	r := s.Reexec
 	switch {
@@ -103,7 +104,7 @@ func (s *supervisor) arrived(from, refused string) {
 		s.stay(refused)
 	default:
 		s.Reexec = nil
-		s.say(info("re-executed").with("version", versionText()).with("before", from).with("by", r.Requests[0].by()).
+		s.say(info("re-executed").with("version", versionText()).with("before", from).with("after", now.since(left)).with("by", r.Requests[0].by()).
 			end("the program was not restarted").about(hapReexec, 0))
 		for _, q := range r.Requests {
 			s.answer(q, reexeced, nil, "")

@@ -180,9 +180,11 @@ func (h *host) depart(s *supervisor) error {
 	}
 	limit, cancel := context.WithTimeout(context.Background(), leaveLimit)
 	defer cancel()
+	left := clock()
 	h.quiesce(limit, s)
 	b := &baggage{}
 	w := h.carry(limit, s, b)
+	w.Left = left
 	w.Back = b.keep(back)
 	w.Kept = b.fds
 	memory, err := h.write(w)
@@ -204,9 +206,11 @@ func (h *host) quiesce(limit context.Context, s *supervisor) {
 	})
 	h.traffic.unwatch()
 	if h.unkey != nil {
-		h.unkey()
+		for _, ev := range h.unkey() {
+			s.step(ev)
+		}
 	}
-	for _, ev := range h.holdSignals() {
+	for _, ev := range append(h.holdSignals(), h.orphans.stop()...) {
 		s.step(ev)
 	}
 	for {
@@ -250,7 +254,7 @@ func (h *host) stopping(s *supervisor, stop func()) {
 
 // carry collects what goes along.
 func (h *host) carry(limit context.Context, s *supervisor, b *baggage) *written {
-	w := &written{State: s.state, Closed: h.closed, Store: h.store.carry(), Ears: map[int]carriedEars{}, Said: carriedSaid{Deprives: h.deprives, Lost: h.printer.lost, NoHup: h.nohup}}
+	w := &written{State: s.state, Closed: h.closed, Store: h.store.carry(), Ears: map[int]carriedEars{}, Said: carriedSaid{Deprives: h.deprives, Lost: h.printer.lost, NoHup: h.nohup}, Orphans: h.orphans.carry()}
 	for _, img := range s.images() {
 		w.Images = append(w.Images, img.carry(b))
 	}

@@ -140,6 +140,7 @@ func (h *host) spawn(g *generation, w *worker) (int, error) {
 		return 0, err
 	}
 	defer closeEnds(output)
+	w.Pipes = pipeInodes(output)
 	h.holdFor(g)
 	l := launch{ready: -1, ack: -1, output: output, sockets: h.traffic.sockets(g.Number), env: []string{"HOTWRAP_WORKER=" + strconv.Itoa(w.Slot), "EINHORN_CHILD_INDEX=" + strconv.Itoa(w.Slot)}}
 	e, err := h.listenTo(serial, &l)

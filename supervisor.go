@@ -242,6 +242,7 @@ const (
 	evCall     eventKind = "call"     // a worker binds or listens
 	evProbe    eventKind = "probe"    // what came of an ask of the --ready URL
 	evProposed eventKind = "proposed" // whether the new hotwrap can take over
+	evKept     eventKind = "kept"     // the state was written, or cannot be
 )
 
 // event is one thing that happened; kind says which fields count.
@@ -255,7 +256,7 @@ type event struct {
 	call     *call            // evCall
 	image    *image           // evPrepared
 	warnings []string         // evPrepared: to be said before the start
-	err      error            // evPrepared, evExec, evProposed
+	err      error            // evPrepared, evExec, evProposed, evKept
 	notice   notice
 	sight    sight
 	groups   []int     // evStrays
@@ -264,6 +265,7 @@ type event struct {
 	message  message   // evSay
 	name     string    // evSpoilt: the listener
 	answer   urlAnswer // evProbe
+	ended    []death   // evChild: of processes that are not our children
 }
 
 // sight is what a look at a worker saw.
@@ -318,7 +320,8 @@ func (s *supervisor) step(ev event) {
 	case evProposed:
 		s.proposed(ev.err)
 	case evChild:
-		s.buried()
+		s.buried(ev.ended...)
+	case evKept: // the host's own
 	case evCall:
 		s.called(ev)
 	case evSay:
@@ -333,9 +336,9 @@ func (s *supervisor) step(ev event) {
 	s.due()
 }
 
-// buried acts on all that have ended since.
-func (s *supervisor) buried() {
-	deaths := s.world.reap()
+// buried acts on all that have ended since, those too of which no wait tells.
+func (s *supervisor) buried(others ...death) {
+	deaths := append(s.world.reap(), others...)
 	for _, d := range deaths {
 		s.dead = append(s.dead, d.pid)
 	}

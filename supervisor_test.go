@@ -468,7 +468,7 @@ func (f *fakeWorld) depart() {
 	if f.kept++; f.kept%3 == 0 {
 		refused = "cannot execute"
 	}
-	f.s.arrived("1.0", refused)
+	f.s.arrived("1.0", refused, f.clock())
 }
 
 func (f *fakeWorld) prepare(g, _ *generation, old *image) {

@@ -1,0 +1,273 @@
+package main
+
+// This file finds what a hotwrap that was killed has left, and takes it over.
+//
+// Its rules:
+//   - Only what is ours: the same user, directory, program and listeners. Else it is named, and the start is a usual one.
+//   - Nothing is touched before it is sure that all of it can be had.
+//   - What was handed to us, or comes from the service manager's store, is better than what orphans have.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// survivors finds them under our name; nil if there are none, or they are not ours.
+func (h *host) survivors(cfg *config) *legacy {
+	if h.place == nil {
+		return nil
+	}
+	path := h.place.statePath()
+	w, err := readTestament(path)
+	switch {
+	case err != nil:
+		h.say(warning("what a hotwrap has left in %q cannot be read: %v", path, err))
+		return nil
+	case w == nil:
+		return nil
+	}
+	if why := w.Who.stale(); why != "" {
+		h.say(verbose("removed %q: %s", path, why))
+		_ = os.Remove(path)
+		return nil
+	}
+	l, err := h.legacyOf(cfg, w)
+	if err != nil {
+		h.say(hint("%s left by a hotwrap %q that was killed; not taken over: %v", livesOn(w.Who.alive()), h.place.name, err))
+		return nil
+	}
+	return l
+}
+
+// livesOn names processes.
+func livesOn(pids []int) string {
+	text := strings.Trim(fmt.Sprint(pids), "[]")
+	if len(pids) == 1 {
+		return "pid " + text + " lives on,"
+	}
+	return "pids " + strings.ReplaceAll(text, " ", ", ") + " live on,"
+}
+
+// errPtrace is what is to be done where one may not have another's descriptors.
+var errPtrace = errors.New("hotwrap needs the right to trace them: CAP_SYS_PTRACE, or the same user and kernel.yama.ptrace_scope=0; " +
+	"or let the service manager keep the sockets (FileDescriptorStoreMax=)")
+
+// legacyOf opens what w tells of, if it is ours.
+func (h *host) legacyOf(cfg *config, w *written) (*legacy, error) {
+	mine, _ := h.provenance(cfg)
+	if why := w.Who.differs(mine); why != "" {
+		return nil, errors.New(why)
+	}
+	if w.Closed || w.State.Ending {
+		return nil, errors.New("it was stopping")
+	}
+	o, err := openOrphans(w.Who.Born)
+	if err != nil {
+		return nil, err
+	}
+	var leaders []int
+	for pid := range o.fds {
+		leaders = append(leaders, pid)
+	}
+	t, err := huntIn(leaders)
+	if err != nil {
+		o.close()
+		if denies(err) {
+			err = fmt.Errorf("%w; %w", err, errPtrace)
+		}
+		return nil, err
+	}
+	return &legacy{w: w, orphans: o, sockets: t}, nil
+}
+
+// relisten goes on with the sockets of what was left; false, and the reason is said, if they cannot be had. Those that
+// were handed to us, or that the service manager kept, come first.
+func (h *host) relisten(handed []*listener) bool {
+	l := h.legacy
+	t, ls, err := recoverTraffic(l.w.Traffic, func(inode uint64) (int, bool) {
+		for _, given := range handed {
+			if given.inode == inode {
+				fd, err := unix.FcntlInt(uintptr(given.fd), unix.F_DUPFD_CLOEXEC, firstListenFD)
+				return fd, err == nil
+			}
+		}
+		if fd, ok := h.store.find(inode); ok {
+			return fd, true
+		}
+		return l.sockets.find(inode)
+	})
+	if err == nil {
+		err = h.program.number(ls)
+	}
+	if err != nil {
+		l.orphans.close()
+		h.say(hint("%s left by a hotwrap %q that was killed; not taken over: %v", livesOn(l.w.Who.alive()), h.place.name, err))
+		h.legacy = nil
+		return false
+	}
+	for _, m := range h.store.letGo() {
+		h.say(m)
+	}
+	h.closed, h.traffic = false, t
+	h.introduce()
+	h.store.begin(ls)
+	h.keep()
+	return true
+}
+
+// goOnWithOrphans pins what they run, and listens to them again.
+func (h *host) goOnWithOrphans() (err error) {
+	l := h.legacy
+	if l == nil {
+		return nil
+	}
+	h.orphans = l.orphans
+	if err := h.repinAll(l.w); err != nil {
+		return err
+	}
+	if l.w.Notify.Path != "" {
+		if h.notify, err = recoverNotifyDir(l.w.Notify); err != nil {
+			h.say(warning("what generations say that were taken over is not heard: %v", err))
+		}
+	}
+	for _, g := range l.w.State.Generations {
+		for _, w := range g.Workers {
+			if fd, ok := h.orphans.fds[w.PID]; ok {
+				h.rehear(g, w, fd)
+			}
+		}
+	}
+	return nil
+}
+
+// rehear listens to one worker again.
+func (h *host) rehear(g *generation, w *worker, pidfd int) {
+	e, err := h.recoverEars(w.Serial, h.legacy.w.Ears[w.Serial])
+	if err != nil {
+		h.say(warning("cannot hear what pid %d says: %v", w.PID, err))
+	}
+	h.ears[w.Serial] = e
+	h.out.resume(w.Serial, g.Number, pipesOf(pidfd, w.Pipes))
+}
+
+// pipesOf are the read ends of the pipes that a worker writes to, if it still does.
+func pipesOf(pidfd int, inodes [2]uint64) (ends [2]*os.File) {
+	for i, inode := range inodes {
+		if inode == 0 {
+			continue
+		}
+		fd, err := unix.PidfdGetfd(pidfd, 1+i, 0)
+		if err != nil {
+			continue
+		}
+		if inodeOf(fd) == inode {
+			// Anew: O_NONBLOCK on what the worker has would be its own.
+			if own, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
+				ends[i] = os.NewFile(uintptr(own), "output")
+			}
+		}
+		_ = unix.Close(fd)
+	}
+	return ends
+}
+
+// pipeInodes are the inodes of what a worker writes its output to; 0 where that is no pipe of ours.
+func pipeInodes(ends [2]int) (inodes [2]uint64) {
+	for i, fd := range ends {
+		if fd > 0 {
+			inodes[i] = inodeOf(fd)
+		}
+	}
+	return inodes
+}
+
+// inodeOf is the number of a pipe; 0 if it is none.
+func inodeOf(fd int) uint64 {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return 0
+	}
+	return st.Ino
+}
+
+// readAndWritten opens the end of a pipe that a program is to write to for reading too, in its place: then the pipe has a
+// reader as long as the program lives, and it does not die of SIGPIPE because hotwrap was killed. It waits once the pipe is
+// full, until the next hotwrap reads on.
+func readAndWritten(fd int) int {
+	both, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fd
+	}
+	_ = unix.Close(fd)
+	return both
+}
+
+// repinAll pins the images of w again, whose descriptors have died.
+func (h *host) repinAll(w *written) error {
+	for _, g := range w.State.Generations {
+		if g.Image == nil {
+			continue
+		}
+		pid := 0
+		for _, o := range g.Workers {
+			if _, lives := h.orphans.fds[o.PID]; lives {
+				pid = o.PID
+			}
+		}
+		if err := h.repin(g.Image, pid, g.Number); err != nil {
+			return err
+		}
+		if g.Image.Exe < 0 { // nobody has it any more: a worker that crashes is started from what there is now
+			g.Image.Exe, _ = unix.Open(g.Image.Path, openPin|unix.O_CLOEXEC, 0)
+			g.Image.Pinned = "no"
+		}
+	}
+	kept := w.State.Past[:0]
+	for _, p := range w.State.Past {
+		if err := h.repin(p.Image, 0, p.Number); err != nil {
+			return err
+		}
+		if p.Image.Exe >= 0 && p.Image.Dir >= 0 {
+			kept = append(kept, p)
+		} else {
+			p.Image.unpin()
+		}
+	}
+	w.State.Past = kept
+	return nil
+}
+
+// repin pins an image: what a process of it runs, if that is it, else what lies under its name, if that still is it.
+// Its environment is that of this hotwrap.
+func (h *host) repin(img *image, pid, generation int) error {
+	env, err := h.program.environment(generation)
+	if err != nil {
+		return err
+	}
+	img.env, img.set = env, h.program.expandAll(h.program.env)
+	img.Exe, img.Dir = -1, -1
+	for _, path := range []string{fmt.Sprintf("/proc/%d/exe", pid), img.Path, img.real} {
+		fd, err := unix.Open(path, openPin|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && st.Dev == img.stat.Dev && st.Ino == img.stat.Ino && st.Mtim == img.stat.Mtim && st.Size == img.stat.Size {
+			img.Exe = fd
+			break
+		}
+		_ = unix.Close(fd)
+	}
+	// A program that has gone to / as daemons do has left its directory.
+	if at, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); at != "/" && pid != 0 {
+		img.Dir, _ = unix.Open(fmt.Sprintf("/proc/%d/cwd", pid), openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	if img.Dir < 0 {
+		img.Dir, _ = unix.Open(h.program.dir, openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	return nil
+}

@@ -1,0 +1,334 @@
+package main
+
+// This file keeps what the next hotwrap of this name has to know should this one be killed: the state, beside the lock on
+// the name.
+//
+// Its rules:
+//   - It is written by rename, whole or not at all, by a goroutine of its own, for which the supervisor never waits: what
+//     changes meanwhile is written after that, all at once.
+//   - Looks and words are no reason to write: only who there is, and what becomes of them.
+//   - No value of an environment gets into it, nor hotwrap's command line, which may have some.
+//   - It need not outlive the machine: nothing is synced.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	stateSuffix = ".state"
+	newSuffix   = ".new" // while it is being written
+	stateMost   = 64 << 20
+)
+
+// provenance is who wrote the state, and of what it is: another hotwrap goes on only with what is its own.
+type provenance struct {
+	Boot    string         `json:"boot"` // of the machine
+	PID     int            `json:"pid"`
+	Start   uint64         `json:"start"` // of that process: together they are never another's
+	UID     int            `json:"uid"`
+	User    int            `json:"user"` // the program's
+	Dir     string         `json:"dir"`
+	Program []string       `json:"program"`
+	Listen  []string       `json:"listen,omitempty"`
+	Born    map[int]uint64 `json:"born"` // when each worker's process started
+}
+
+// stateFile is the file and its writer. Its fields belong to the supervisor's goroutine.
+type stateFile struct {
+	path    string
+	who     provenance
+	outline uint64 // of what was written last
+	busy    bool   // it is being written
+	failed  bool
+	texts   chan []byte
+	ended   chan struct{}
+}
+
+// statePath is where the state of that instance is kept: the directory of the locks is the owner's alone.
+func (i *instance) statePath() string {
+	return strings.TrimSuffix(i.lockPath, lockSuffix) + stateSuffix
+}
+
+// keepState begins to keep it, where there is a place, and the machine can tell whether it was started since.
+func (h *host) keepState(cfg *config) {
+	who, ok := h.provenance(cfg)
+	if h.place == nil || !ok {
+		return
+	}
+	k := &stateFile{path: h.place.statePath(), who: who, texts: make(chan []byte, 1), ended: make(chan struct{})}
+	h.kept = k
+	go func() {
+		defer close(k.ended)
+		for text := range k.texts {
+			h.post(event{kind: evKept, err: replaceFile(k.path, text)})
+		}
+	}()
+}
+
+// provenance is what this hotwrap is.
+func (h *host) provenance(cfg *config) (provenance, bool) {
+	boot := bootID()
+	_, _, _, start, ok := procState(os.Getpid())
+	p := h.program
+	who := provenance{
+		Boot: boot, PID: os.Getpid(), Start: start, UID: os.Geteuid(), User: p.uid(), Dir: p.dir, Program: p.argv, Born: map[int]uint64{},
+	}
+	for _, l := range p.listeners {
+		if l.lent {
+			who.Listen = append(who.Listen, "handed "+l.name+"="+l.network+" "+l.addr)
+		}
+	}
+	for _, spec := range cfg.listens {
+		if spec.ours() {
+			who.Listen = append(who.Listen, strings.TrimPrefix(spec.name+"="+spec.address(), "="))
+		}
+	}
+	return who, ok && boot != ""
+}
+
+// note has the state written if what matters of it has changed. It is told each event after that acted.
+func (h *host) note(s *supervisor, ev event) {
+	k := h.kept
+	for _, d := range ev.ended {
+		h.orphans.forget(d.pid)
+	}
+	if k == nil {
+		return
+	}
+	if ev.kind == evKept {
+		k.busy = false
+		h.sayKept(ev.err)
+	}
+	outline := s.outline()
+	changed := outline != k.outline || ev.kind == evCall || ev.kind == evSpoilt || k.failed && ev.kind != evKept
+	if k.busy || !changed || s.done() {
+		return
+	}
+	text, err := h.testament(s)
+	if err != nil {
+		h.sayKept(err)
+		return
+	}
+	k.outline, k.busy = outline, true
+	k.texts <- text // there is room: it is not busy
+}
+
+// sayKept says once that the state cannot be written, and once that it can again.
+func (h *host) sayKept(err error) {
+	k := h.kept
+	switch {
+	case err != nil && !k.failed:
+		h.say(warning("cannot write the state to %q: %v; a hotwrap that comes after a death of this one may know less", k.path, causeOf(err)))
+	case err == nil && k.failed:
+		h.say(info("the state is written again to %q", k.path))
+	}
+	k.failed = err != nil
+}
+
+// outline tells states apart, as far as that matters to who comes after.
+func (s *supervisor) outline() uint64 {
+	sum := fnv.New64a()
+	add := func(values ...any) { _, _ = fmt.Fprintln(sum, values...) }
+	add(s.Numbers, s.Serials, s.Wanted, s.Adopts, len(s.Learned), len(s.Past), len(s.Pending), len(s.Verdicts), s.Stop != nil, s.Ending)
+	if r := s.Restart; r != nil {
+		add(r.Successor, r.Predecessor, r.Begun, r.Phase, r.Stage, len(r.Requests))
+	}
+	for _, g := range s.Generations {
+		add(g.Number, g.State, g.Busy, g.Held, g.Fallback, g.Deadline, g.Observe == 0, g.Survey == surveyStop, g.Served, g.Adopted, len(g.Slots))
+		for _, sl := range g.Slots {
+			add(sl.Start, sl.Over, sl.Yielded, sl.Proved)
+		}
+		for _, w := range g.Workers {
+			add(w.Serial, w.PID, w.Main, w.State, w.Ready, w.Reaped, w.Limit, w.Server, w.Needs&needExec, w.Strays)
+		}
+	}
+	return sum.Sum64()
+}
+
+// testament is the state as it is written.
+func (h *host) testament(s *supervisor) ([]byte, error) {
+	st := s.state
+	st.Hooks, st.Rebuild, st.Reexec = hooking{}, rebuilding{}, nil // of processes whose end nobody would see
+	h.kept.birth(&st)
+	who := h.kept.who
+	w := &written{
+		Version: writtenVersion, Hotwrap: versionText(), Self: h.self, Since: h.since, State: st, Closed: h.closed,
+		Ears: map[int]carriedEars{}, Who: &who,
+	}
+	none := &baggage{}
+	for _, img := range st.images() {
+		c := img.carry(none)
+		c.Env, c.Set = nil, nil
+		w.Images = append(w.Images, c)
+	}
+	if !h.closed {
+		w.Traffic = h.traffic.carry(none)
+	}
+	if h.notify != nil {
+		w.Notify = h.notify.carry(nil)
+	}
+	for serial, e := range h.ears {
+		if serial > 0 {
+			w.Ears[serial] = e.carry(nil)
+		}
+	}
+	text, err := json.Marshal(w)
+	if err != nil {
+		return nil, fmt.Errorf("cannot write the state: %w", err)
+	}
+	return text, nil
+}
+
+// birth notes when the processes of st started, while they are surely still the same: nobody has reaped them yet.
+func (k *stateFile) birth(st *state) {
+	born := map[int]uint64{}
+	for _, g := range st.Generations {
+		for _, w := range g.Workers {
+			start, known := k.who.Born[w.PID]
+			if !known && !w.Reaped {
+				_, _, _, start, known = procState(w.PID)
+			}
+			if known {
+				born[w.PID] = start
+			}
+		}
+	}
+	k.who.Born = born
+}
+
+// forgetState removes the file: hotwrap ends in order, and nothing of it is left to be taken over.
+func (h *host) forgetState() {
+	k := h.kept
+	if k == nil {
+		return
+	}
+	h.kept = nil
+	close(k.texts)
+	limit := time.NewTimer(endLimit)
+	defer limit.Stop()
+	select {
+	case <-k.ended:
+	case <-limit.C: // a disk that hangs; what it leaves behind is of a hotwrap without workers
+	}
+	_ = os.Remove(k.path)
+	_ = os.Remove(k.path + newSuffix)
+}
+
+// replaceFile puts text where nobody sees half of it.
+func replaceFile(path string, text []byte) error {
+	next := path + newSuffix
+	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(next, path)
+	}
+	if err != nil {
+		_ = os.Remove(next)
+	}
+	return err
+}
+
+// readTestament reads what a hotwrap has written that was of the same name; nil if there is nothing.
+func readTestament(path string) (*written, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it is no file")
+	case int(owner(info)) != os.Geteuid():
+		return nil, fmt.Errorf("it belongs to uid %d", owner(info))
+	case info.Mode().Perm()&0o022 != 0:
+		return nil, fmt.Errorf("others may write to it (mode %04o)", info.Mode().Perm())
+	}
+	text, err := io.ReadAll(io.LimitReader(f, stateMost))
+	if err != nil {
+		return nil, err
+	}
+	w, err := decode(text)
+	if err == nil && w.Who == nil {
+		err = errors.New("it does not say who wrote it")
+	}
+	return w, err
+}
+
+// differs tells in what another hotwrap's program is not ours; "" if it is.
+func (who provenance) differs(of provenance) string {
+	was := func(what string, theirs, ours any) string {
+		return fmt.Sprintf("its %s is %v, not %v", what, theirs, ours)
+	}
+	switch {
+	case who.UID != of.UID:
+		return was("hotwrap's user id", who.UID, of.UID)
+	case who.User != of.User:
+		return was("user id", who.User, of.User)
+	case who.Dir != of.Dir:
+		return was("directory", who.Dir, of.Dir)
+	case !slices.Equal(who.Program, of.Program):
+		return was("program", commandLine(who.Program), commandLine(of.Program))
+	case !slices.Equal(slices.Sorted(slices.Values(who.Listen)), slices.Sorted(slices.Values(of.Listen))):
+		return was("listeners are", listed(who.Listen), listed(of.Listen))
+	}
+	return ""
+}
+
+func listed(all []string) string {
+	if len(all) == 0 {
+		return "none"
+	}
+	return strings.Join(all, ", ")
+}
+
+// pidsOf are the workers of a state, by number.
+func (who provenance) pids() []int { return slices.Sorted(maps.Keys(who.Born)) }
+
+// stale tells why nothing can be taken over from who wrote the state; "" if somebody is left.
+func (who provenance) stale() string {
+	same := func(pid int, start uint64) bool {
+		state, _, _, now, ok := procState(pid)
+		return ok && now == start && state != 'Z' && state != 'X'
+	}
+	switch {
+	case who.Boot != bootID():
+		return "the machine was started since"
+	case same(who.PID, who.Start):
+		return fmt.Sprintf("pid %d, which wrote it, lives", who.PID)
+	case !slices.ContainsFunc(who.pids(), func(pid int) bool { return same(pid, who.Born[pid]) }):
+		return "nobody of it is left"
+	}
+	return ""
+}
+
+// orphanPids are those that live, by their own numbers.
+func (who provenance) alive() []int {
+	return slices.DeleteFunc(who.pids(), func(pid int) bool {
+		_, _, _, start, ok := procState(pid)
+		return !ok || start != who.Born[pid]
+	})
+}
