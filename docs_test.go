@@ -290,7 +290,7 @@ func TestDeployStatuses(t *testing.T) {
 // TestExamples: every example is named in docs/deploy.md, nothing else is, and a script runs it.
 func TestExamples(t *testing.T) {
 	var scripts strings.Builder
-	files, err := filepath.Glob("testdata/script/deploy_*.txtar")
+	files, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,6 +324,35 @@ func TestExamples(t *testing.T) {
 	for _, file := range there {
 		if !strings.Contains(scripts.String(), "$EXAMPLES"+strings.TrimPrefix(file, "examples")) {
 			t.Errorf("no script runs %s", file)
+		}
+	}
+}
+
+// TestDocLinks: what a page links to is there, and docs/README.md names every page.
+func TestDocLinks(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#: ]+)(?:#[^)]*)?\)`)
+	indexed := map[string]bool{"README.md": true}
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), found[1])); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+			if page == "docs/README.md" {
+				indexed[found[1]] = true
+			}
+		}
+	}
+	for _, page := range pages {
+		if !indexed[filepath.Base(page)] {
+			t.Errorf("docs/README.md does not name %s", page)
 		}
 	}
 }
