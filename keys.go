@@ -16,8 +16,9 @@ import (
 // time: hotwrap may be in front by then, of which nothing tells.
 const keysAgain = 50 * time.Millisecond
 
-// newKeys is the source of what is typed; stop is its own, as it must end a wait.
-func newKeys(events chan<- event) (stop func(), err error) {
+// newKeys is the source of what is typed; stop is its own, as it must end a wait. It hands back what was read and not posted;
+// what has not been read waits in the terminal, for the next hotwrap too.
+func newKeys(events chan<- event) (stop func() []event, err error) {
 	typing, err := openTyping()
 	if err != nil {
 		return nil, err
@@ -32,9 +33,12 @@ func newKeys(events chan<- event) (stop func(), err error) {
 			n, others := readKeys(buf)
 			for ; n > 0; n, others = readKeys(buf) {
 				for _, line := range bytes.Fields(buf[:n]) {
-					if ev, ok := keyed(string(line)); ok && !post(ev) {
-						return
+					if ev, known := keyed(string(line)); known {
+						ok = post(ev) && ok
 					}
+				}
+				if !ok {
+					return
 				}
 			}
 			switch {
@@ -47,9 +51,9 @@ func newKeys(events chan<- event) (stop func(), err error) {
 			}
 		}
 	})
-	return func() {
+	return func() []event {
 		typing.close()
-		_ = src.stop()
+		return src.stop()
 	}, nil
 }
 

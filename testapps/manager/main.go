@@ -239,7 +239,7 @@ func (m *manager) start() error {
 		f.Close()
 	}
 	m.main, m.ordered = cmd.Process.Pid, false
-	m.enter(starting, m.startLimit)
+	m.enter(starting, 0) // its limit counts from its first word: how long exec takes is the machine's
 	say("started pid=%d fds=%s", m.main, strings.Join(names, ":"))
 	go func() {
 		_ = cmd.Wait()
@@ -362,6 +362,9 @@ func (m *manager) take(msg message) {
 		return
 	}
 	_, _ = m.up.Write([]byte(msg.text))
+	if m.state == starting && m.timer.IsZero() && m.startLimit > 0 {
+		m.timer = time.Now().Add(time.Duration(m.startLimit) * time.Millisecond)
+	}
 	if int(msg.pid) != m.main { // NotifyAccess=main
 		say("ignored, of pid=%d", msg.pid)
 		return
