@@ -51,7 +51,7 @@ func newSource(events chan<- event, read func(quit <-chan struct{}, post func(ev
 }
 
 // stop ends the goroutine; afterwards it posts nothing. What it had read but not posted is returned.
-func (s *source) stop() []event { //nolint:unparam // whether it still matters, the caller knows
+func (s *source) stop() []event {
 	close(s.quit)
 	return <-s.left
 }
