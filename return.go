@@ -41,7 +41,13 @@ func (s *supervisor) inherit(st state, killed provenance) {
 	}
 	if r := s.Restart; r != nil {
 		r.Canary.PID = 0
-		if g := s.generation(r.Successor); g != nil && (g.State == genStarting || g.State == genReady) {
+		g := s.generation(r.Successor)
+		switch {
+		case g == nil || g.State != genStarting && g.State != genReady:
+		case r.Predecessor == 0 && len(g.Workers) > 0: // whether it serves by now, who was killed has not written: nobody else does
+			s.answerAll(r.Requests, failed, g, "hotwrap was killed")
+			g.State, g.Deadline, g.Served, g.Serves, s.Restart = genServing, 0, true, now, nil
+		default:
 			g.Busy = false
 			s.say(info("generation %d is given up: the hotwrap that started it was killed", g.Number))
 			s.abandon(g, failed, "hotwrap was killed")

@@ -75,16 +75,20 @@ var soakDeck = []soakStep{
 	{"control flood", nil, func(w *soak, r *rand.Rand) { w.flood(r); w.deploy() }},
 	{"junk for notify sockets", nil, (*soak).junk},
 
-	{"kill hotwrap", nil, func(w *soak, _ *rand.Rand) { w.killHotwrap() }},
-	{"kill hotwrap, the clock jumps", nil, func(w *soak, r *rand.Rand) {
+	{"kill hotwrap", canReturn, func(w *soak, _ *rand.Rand) { w.killHotwrap() }},
+	{"kill hotwrap, the clock jumps", canReturn, func(w *soak, r *rand.Rand) {
 		w.killHotwrap("unshare", "--time", "--monotonic="+strconv.Itoa(1+r.IntN(clockJump)))
 	}},
-	{"kill hotwrap in a restart", nil, (*soak).killHotwrapBusy},
+	{"kill hotwrap in a restart", canReturn, (*soak).killHotwrapBusy},
 	{"re-exec by USR2", nil, func(w *soak, _ *rand.Rand) { w.usr2() }},
 	{"re-exec by command", nil, (*soak).reexecs},
 	{"re-exec in a flood of HUPs", nil, (*soak).reexecFlooded},
 	{"re-exec in a restart", nil, (*soak).reexecBusy},
 }
+
+// canReturn leaves out programs that bind by themselves: of those a hotwrap that was killed is not yet sure to find all
+// sockets again, and may lose a request.
+func canReturn(w *soaked) bool { return w.program != "plain" }
 
 // --- restarts
 

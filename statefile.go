@@ -281,17 +281,17 @@ func readTestament(path string) (*written, error) {
 // differs tells in what another hotwrap's program is not ours; "" if it is.
 func (who provenance) differs(of provenance) string {
 	was := func(what string, theirs, ours any) string {
-		return fmt.Sprintf("its %s is %v, not %v", what, theirs, ours)
+		return fmt.Sprintf("its %s %v, not %v", what, theirs, ours)
 	}
 	switch {
 	case who.UID != of.UID:
-		return was("hotwrap's user id", who.UID, of.UID)
+		return was("hotwrap had user id", who.UID, of.UID)
 	case who.User != of.User:
-		return was("user id", who.User, of.User)
+		return was("user id is", who.User, of.User)
 	case who.Dir != of.Dir:
-		return was("directory", who.Dir, of.Dir)
+		return was("directory is", who.Dir, of.Dir)
 	case !slices.Equal(who.Program, of.Program):
-		return was("program", commandLine(who.Program), commandLine(of.Program))
+		return was("program is", commandLine(who.Program), commandLine(of.Program))
 	case !slices.Equal(slices.Sorted(slices.Values(who.Listen)), slices.Sorted(slices.Values(of.Listen))):
 		return was("listeners are", listed(who.Listen), listed(of.Listen))
 	}
