@@ -279,6 +279,9 @@ func (s *supervisor) emptied(g *generation) {
 			s.replace(p)
 		}
 	}
+	if g.Inherited {
+		s.next()
+	}
 }
 
 // replace goes on after a stop without overlap: p has ended, now its successor starts, or, if that

@@ -183,6 +183,7 @@ type generation struct {
 	Good       int              `json:"good,omitempty"`      // good answers in a row
 	Bad        int              `json:"bad,omitempty"`       // bad ones
 	Answered   bool             `json:"answered,omitempty"`  // there were enough good ones: it is ready, as far as this goes
+	Inherited  bool             `json:"inherited,omitempty"` // another hotwrap started it, and was killed
 	Answer     string           `json:"answer,omitempty"`    // the last that was not good
 }
 

@@ -489,7 +489,8 @@ func (g *group) aim(shares []share, probe netip.AddrPort, probed *member) error 
 	return nil
 }
 
-// steer attaches the program for the array as it is now, unless the kernel has it.
+// steer attaches the program for the array as it is now, unless the kernel has it. Where all sockets left are of MPTCP, as
+// Go's are, one of ours comes beside them: the one that was there went with a hotwrap that was killed.
 func (g *group) steer() error {
 	program := g.assemble()
 	if len(program) == 0 || slices.Equal(program, g.program) {
@@ -497,7 +498,14 @@ func (g *group) steer() error {
 	}
 	at := slices.IndexFunc(g.members, func(m *member) bool { return m.plain })
 	if at < 0 {
-		return errors.New("none of its sockets speaks plain TCP")
+		fd, err := g.dummy()
+		if err == nil {
+			err = g.keepGuard(fd)
+		}
+		if err != nil {
+			return fmt.Errorf("none of its sockets speaks plain TCP: %w", err)
+		}
+		at = len(g.members) - 1
 	}
 	if err := attach(g.members[at].fd, program); err != nil {
 		return err
@@ -526,6 +534,7 @@ func (g *group) leave(m *member, known *listening) error {
 
 // bury closes the members that have left, as far as the array permits it.
 func (g *group) bury(known *listening) error {
+	g.relieve()
 	if g.next() < 0 {
 		return nil
 	}

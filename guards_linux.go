@@ -69,6 +69,26 @@ func (g *group) guard() {
 	}
 }
 
+// relieve has a guard be the plain socket that the group needs, in the place of one that has left: a program may hold that one
+// for longer than hotwrap lives, and nobody would accept what came to it then.
+func (g *group) relieve() {
+	for i, m := range g.members {
+		if !m.left || m.guard || m.lent || !g.anchors(i) {
+			continue
+		}
+		fd, err := g.dummy()
+		if err == nil && len(g.lost()) > 0 { // without it, the order is as if it had never come; it is tried again
+			_ = unix.Shutdown(fd, unix.SHUT_RD)
+			unix.Close(fd)
+			return
+		}
+		if err == nil {
+			_ = g.keepGuard(fd)
+		}
+		return
+	}
+}
+
 // lost are the members that do not listen any more. The kernel takes one from the array first and has it not listen then, both
 // under its lock, which an option waits for.
 func (g *group) lost() (lost []*member) {

@@ -93,6 +93,7 @@ type host struct {
 	signals  *source
 	kept     *stateFile // nil: the state is not kept
 	orphans  *orphans   // workers that are not our children
+	others   bool       // what there is is for the next hotwrap of this name to go on with
 	legacy   *legacy    // what a hotwrap that was killed has left; nil: nothing
 }
 
@@ -412,6 +413,10 @@ func (h *host) fail(err error) {
 
 // shut gives everything back; done is closed before it.
 func (h *host) shut() {
+	if h.others {
+		h.printer.close()
+		return
+	}
 	if h.traffic != nil {
 		h.traffic.unwatch()
 	}
@@ -451,7 +456,7 @@ func (h *host) shut() {
 func (h *host) world() world {
 	return world{
 		now: clock, prepare: h.prepare, check: h.check, spawn: h.start, disk: h.disk, reap: reapAll,
-		look: h.look, survey: h.survey, signal: h.signal, kill: signalGroup, empty: h.empty,
+		look: h.look, survey: h.survey, signal: h.signal, kill: h.kill, empty: h.empty,
 		owns: h.owns, halted: halted, open: h.openFor, route: h.route, left: h.left, probe: h.probe, unaim: h.unaim, canary: h.hook,
 		adoptable: h.adoptable, adopt: h.adopt, pass: (*call).pass, nameOf: h.nameOf, refresh: h.refresh, promote: h.promote,
 		search: h.search, repair: h.repair, forget: h.forget, release: h.release, closing: h.closing,
@@ -577,6 +582,13 @@ func (h *host) empty(group int) bool { return groupEmpty(group) || h.orphans.emp
 func (h *host) signal(pid int, sig syscall.Signal) {
 	if !h.orphans.signal(pid, sig) {
 		_ = unix.Kill(pid, sig)
+	}
+}
+
+// kill signals a whole process group, if it still is the one of a worker.
+func (h *host) kill(group int, sig syscall.Signal) {
+	if !h.empty(group) {
+		signalGroup(group, sig)
 	}
 }
 

@@ -813,12 +813,20 @@ func goOn(args []string, t *takenOver, err error, stderr io.Writer) int {
 		cfg, err = parseArgs(args, os.Environ())
 	}
 	if err == nil && cfg.mode != modeServe {
-		err = errors.New("the command line is understood differently")
+		err = errors.New("cannot take over: the command line is understood differently")
 	}
 	if err != nil {
-		return report(stderr, t.goBack(t.memory, err))
+		return t.giveBack(stderr, err)
 	}
 	return serve(cfg, stderr, t)
+}
+
+// giveBack makes the hotwrap go on that was there before; if that is this one, nobody can.
+func (t *takenOver) giveBack(stderr io.Writer, err error) int {
+	if t.refused == "" {
+		err = t.goBack(t.memory, err)
+	}
+	return report(stderr, &strandedError{err})
 }
 
 // serve runs the program until the end of it, or of hotwrap. t is a hotwrap that it goes on with; nil: none.
@@ -829,7 +837,7 @@ func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 	events := make(chan event)
 	out, err := outputsFor(cfg, events, t)
 	if err != nil {
-		return report(stderr, t.goBack(t.memory, err))
+		return t.giveBack(stderr, err)
 	}
 	voice := out.voice(stderr) // where it is taken over, nothing is written to it before settle
 	h := newHost(newPrinter(voice, cfg.logFormat == "json", cfg.least(), os.Environ()), events, out, nohup)
@@ -841,12 +849,13 @@ func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 	}
 	if err != nil && t != nil {
 		defer runtime.KeepAlive(h) // its descriptors go back too
-		return report(stderr, t.goBack(t.memory, err))
+		return t.giveBack(stderr, err)
 	}
 	defer h.shut()
 	if err != nil {
 		close(h.done) // what was started already may be posting
 		h.fail(err)
+		h.others = h.legacy != nil
 		return execStatus(err)
 	}
 	s := &supervisor{limits: h.limits, world: h.world()}
@@ -857,6 +866,7 @@ func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 		s.state = t.State
 		s.arrived(t.Hotwrap, t.refused, t.Left)
 		t.hear(caught)
+		t.forget()
 	case h.legacy != nil:
 		s.inherit(h.legacy.w.State, *h.legacy.w.Who)
 	default:
@@ -884,8 +894,10 @@ func (h *host) runUntilEnd(cfg *config, s *supervisor, stderr io.Writer) int {
 		err := h.depart(s)
 		var stranded *strandedError
 		if errors.As(err, &stranded) {
-			return report(stderr, err)
+			h.others = true
+			return report(os.Stderr, err)
 		}
+		s.leaving = false
 		s.stay(err.Error())
 		status = s.run(h.events, seen)
 	}

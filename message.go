@@ -260,6 +260,7 @@ type printer struct {
 	least    level        // levelInfo; levelVerbose with -v; levelWarning with -q
 	queue    chan message
 	done     chan struct{}
+	closed   bool
 	dropped  int   // since the last line; say's caller's goroutine only, as the next
 	lost     int   // in all
 	last     level // that was shown: the remedy of an error is shown with it
@@ -326,6 +327,10 @@ func (p *printer) shows(l level) bool {
 
 // close waits until everything is written, but not for a reader that never reads.
 func (p *printer) close() {
+	if p.closed {
+		return
+	}
+	p.closed = true
 	close(p.queue)
 	limit := time.NewTimer(logLimit)
 	defer limit.Stop()

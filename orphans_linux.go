@@ -24,17 +24,18 @@ type orphans struct {
 	born   map[int]uint64 // when they started
 	groups map[int]bool   // their process groups
 	dead   []int          // that had ended before they were opened
+	others map[int]bool   // of the dead: whether the pid is a stranger's by now, and so its group
 	wake   int            // eventfd that ends the source
 	source *source
 }
 
 // openOrphans opens those that live of processes of which it is known when they started.
 func openOrphans(born map[int]uint64) (*orphans, error) {
-	o := &orphans{fds: map[int]int{}, born: map[int]uint64{}, groups: map[int]bool{}, wake: -1}
+	o := &orphans{fds: map[int]int{}, born: map[int]uint64{}, groups: map[int]bool{}, others: map[int]bool{}, wake: -1}
 	for _, pid := range slices.Sorted(maps.Keys(born)) {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // EINVAL: by now it is a thread
-			o.dead = append(o.dead, pid)
+			o.bury(pid, false)
 			continue
 		}
 		if err != nil {
@@ -45,12 +46,19 @@ func openOrphans(born map[int]uint64) (*orphans, error) {
 		_, _, group, start, ok := procState(pid)
 		if !ok || start != born[pid] || !procAlive(pid) {
 			_ = unix.Close(fd)
-			o.dead = append(o.dead, pid)
+			o.bury(pid, ok && start != born[pid])
 			continue
 		}
 		o.fds[pid], o.born[pid], o.groups[group] = fd, born[pid], true
 	}
 	return o, nil
+}
+
+// bury notes that one has ended. The kernel gives a pid to nobody else as long as it is that of a group: where it is a
+// stranger's by now, nobody of the group is left.
+func (o *orphans) bury(pid int, strangers bool) {
+	o.dead = append(o.dead, pid)
+	o.others[pid] = strangers
 }
 
 func (o *orphans) close() {
@@ -65,9 +73,12 @@ func (o *orphans) watch(events chan<- event) {
 	if o == nil || len(o.fds)+len(o.dead) == 0 {
 		return
 	}
-	v := &vigil{}
-	o.wake, _ = unix.Eventfd(0, unix.EFD_CLOEXEC) // without one, or a duplicate, it is the limit on descriptors: then deadlines find out
-	v.wake = o.wake
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil { // the limit on descriptors: without a way to end it there is no source, and deadlines find out
+		return
+	}
+	v := &vigil{wake: wake}
+	o.wake = wake
 	for pid, fd := range o.fds {
 		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
@@ -108,10 +119,13 @@ func ended(pids ...int) event {
 	return ev
 }
 
-// signal sends one a signal; false: pid is none of them.
+// signal sends one a signal, unless it has ended; false: pid is none of them.
 func (o *orphans) signal(pid int, sig syscall.Signal) bool {
 	if o == nil {
 		return false
+	}
+	if _, dead := o.others[pid]; dead {
+		return true
 	}
 	fd, ok := o.fds[pid]
 	if ok {
@@ -122,7 +136,12 @@ func (o *orphans) signal(pid int, sig syscall.Signal) bool {
 
 // emptied tells whether a group is one of theirs in which nobody lives any more.
 func (o *orphans) emptied(group int) bool {
-	if o == nil || !o.groups[group] {
+	switch {
+	case o == nil:
+		return false
+	case o.others[group]:
+		return true
+	case !o.groups[group]:
 		return false
 	}
 	lives := false
@@ -147,6 +166,7 @@ func (o *orphans) forget(pid int) {
 	if o == nil {
 		return
 	}
+	delete(o.others, pid)
 	if fd, ok := o.fds[pid]; ok {
 		_ = unix.Close(fd)
 		delete(o.fds, pid)

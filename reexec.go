@@ -21,6 +21,7 @@ const reexecPatience = 10 * time.Second
 // reexecution is a re-exec that was asked for.
 type reexecution struct {
 	Requests []request `json:"requests"`
+	Number   int       `json:"number"`           // of this ask: an answer to another one is none
 	PID      int       `json:"pid,omitempty"`    // of the new hotwrap, while it is asked
 	Agreed   bool      `json:"agreed,omitempty"` // it can take over
 	Deadline instant   `json:"deadline"`
@@ -40,9 +41,10 @@ func (s *supervisor) askedReexec(r request) {
 		s.Reexec.Requests = append(s.Reexec.Requests, r)
 		return
 	}
-	s.Reexec = &reexecution{Requests: []request{r}, Deadline: s.world.now().add(reexecPatience)}
+	s.Asked++
+	s.Reexec = &reexecution{Requests: []request{r}, Number: s.Asked, Deadline: s.world.now().add(reexecPatience)}
 	s.say(verbose("asking the new hotwrap").with("by", r.by()))
-	pid, err := s.world.propose(&s.state)
+	pid, err := s.world.propose(&s.state, s.Asked)
 	if err != nil {
 		s.stay(err.Error())
 		return
@@ -51,9 +53,9 @@ func (s *supervisor) askedReexec(r request) {
 }
 
 // proposed takes the new hotwrap's answer.
-func (s *supervisor) proposed(err error) {
+func (s *supervisor) proposed(number int, err error) {
 	switch {
-	case s.Reexec == nil || s.Reexec.Agreed:
+	case s.Reexec == nil || s.Reexec.Agreed || s.Reexec.Number != number:
 	case err != nil:
 		s.stay(err.Error())
 	default:
@@ -66,7 +68,7 @@ func (s *supervisor) proposed(err error) {
 func (s *supervisor) dueReexec(now instant) {
 	r := s.Reexec
 	switch {
-	case r == nil:
+	case r == nil, s.leaving: // it is decided
 	case r.Agreed && !s.occupied():
 		s.leaving = true
 	case !r.Deadline.due(now):
@@ -84,12 +86,14 @@ func (s *supervisor) occupied() bool {
 	})
 }
 
-// stay goes on with this hotwrap, and says why.
+// stay goes on with this hotwrap, and says why. Of one that has left already only the requests are answered.
 func (s *supervisor) stay(reason string) {
 	r := s.Reexec
-	s.Reexec, s.leaving = nil, false
+	s.Reexec = nil
 	s.killCommand(r.PID)
-	s.say(warning("cannot re-exec: %s", reason).end("this hotwrap goes on, and the program was not touched"))
+	if !s.leaving {
+		s.say(warning("cannot re-exec: %s", reason).end("this hotwrap goes on, and the program was not touched"))
+	}
 	s.answerAll(r.Requests, failed, nil, reason)
 }
 
@@ -131,6 +135,9 @@ func (s *supervisor) resume(g *generation, now instant) {
 		}
 		switch w.State {
 		case workerStarting:
+			if w.Needs&needExec != 0 { // who would have told is gone
+				s.executed(event{serial: w.Serial})
+			}
 			if w.Needs&needWatch != 0 {
 				w.Look = now
 			}

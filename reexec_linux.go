@@ -53,15 +53,18 @@ func ownPath(argv0 string, environ []string) string {
 }
 
 // propose asks the hotwrap that lies on disk whether it could take over; evProposed has the answer.
-func (h *host) propose(s *state) (int, error) {
+func (h *host) propose(s *state, number int) (int, error) {
 	if h.self == "" {
 		return 0, errors.New("it is not known where hotwrap was found")
 	}
-	memory, err := h.write(&written{State: *s, Closed: h.closed})
+	memory, err := openMemory()
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(memory)
+	if err := h.write(memory, &written{State: *s, Closed: h.closed}); err != nil {
+		return 0, err
+	}
 	read, write, err := openPipe("answer")
 	if err != nil {
 		return 0, err
@@ -79,7 +82,7 @@ func (h *host) propose(s *state) (int, error) {
 	go func() {
 		text, _ := io.ReadAll(io.LimitReader(read, answerLong))
 		_ = read.Close()
-		h.post(event{kind: evProposed, err: answerOf(h.self, string(text))})
+		h.post(event{kind: evProposed, number: number, err: answerOf(h.self, string(text))})
 	}()
 	return pid, nil
 }
@@ -99,8 +102,12 @@ func answerOf(path, text string) error {
 // resumeMain answers whether this hotwrap could take over.
 func resumeMain(stdout io.Writer) int {
 	w, err := readState(resumeFD)
+	var cfg *config
 	if err == nil {
-		_, err = w.config()
+		cfg, err = w.config()
+	}
+	if err == nil {
+		_, err = newProgram(cfg, os.Environ())
 	}
 	if err != nil {
 		_, _ = fmt.Fprintln(stdout, err)
@@ -122,26 +129,27 @@ func (w *written) config() (*config, error) {
 	return cfg, err
 }
 
-// write puts w into memory, and returns its descriptor.
-func (h *host) write(w *written) (int, error) {
-	w.Version, w.Hotwrap, w.Args, w.Self, w.Since = writtenVersion, versionText(), os.Args, h.self, h.since
-	text, err := w.encode(h.before)
-	if err != nil {
-		return -1, err
-	}
+// openMemory makes the file in memory in which the state travels.
+func openMemory() (int, error) {
 	fd, err := unix.MemfdCreate("hotwrap-state", unix.MFD_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("cannot make room for the state: %w", err)
 	}
-	for len(text) > 0 {
-		n, err := unix.Write(fd, text)
-		if err != nil {
-			_ = unix.Close(fd)
-			return -1, fmt.Errorf("cannot write the state: %w", err)
+	return fd, nil
+}
+
+// write puts w into memory.
+func (h *host) write(memory int, w *written) error {
+	w.Version, w.Hotwrap, w.Args, w.Self, w.Since = writtenVersion, versionText(), os.Args, h.self, h.since
+	text, err := w.encode(h.before)
+	for err == nil && len(text) > 0 {
+		var n int
+		if n, err = unix.Write(memory, text); err != nil {
+			return fmt.Errorf("cannot write the state: %w", err)
 		}
 		text = text[n:]
 	}
-	return fd, nil
+	return err
 }
 
 // readState reads what write wrote; the descriptor stays open. With an error comes what is needed to go back.
@@ -174,9 +182,16 @@ func (h *host) depart(s *supervisor) error {
 	if err != nil {
 		return fmt.Errorf("cannot open %s: %w", selfPath, err)
 	}
-	if err := unix.Access(h.self, unix.X_OK); err != nil {
+	memory, err := openMemory()
+	if err == nil {
+		if err = unix.Access(h.self, unix.X_OK); err != nil {
+			err = fmt.Errorf("cannot execute %q: %w", h.self, err)
+		}
+	}
+	if err != nil {
 		_ = unix.Close(back)
-		return fmt.Errorf("cannot execute %q: %w", h.self, err)
+		_ = unix.Close(memory) // no harm if it is none
+		return err
 	}
 	limit, cancel := context.WithTimeout(context.Background(), leaveLimit)
 	defer cancel()
@@ -187,8 +202,7 @@ func (h *host) depart(s *supervisor) error {
 	w.Left = left
 	w.Back = b.keep(back)
 	w.Kept = b.fds
-	memory, err := h.write(w)
-	if err == nil {
+	if err = h.write(memory, w); err == nil {
 		err = w.goBack(memory, fmt.Errorf("cannot execute %q: %w", h.self, w.exec(h.self, memory, "")))
 	}
 	return &strandedError{err}
@@ -207,16 +221,16 @@ func (h *host) quiesce(limit context.Context, s *supervisor) {
 	h.traffic.unwatch()
 	if h.unkey != nil {
 		for _, ev := range h.unkey() {
-			s.step(ev)
+			h.act(s, ev)
 		}
 	}
 	for _, ev := range append(h.holdSignals(), h.orphans.stop()...) {
-		s.step(ev)
+		h.act(s, ev)
 	}
 	for {
 		heard := h.hush()
 		for _, ev := range heard {
-			s.step(ev)
+			h.act(s, ev)
 		}
 		switch {
 		case len(heard) > 0: // a worker may have been started
@@ -227,7 +241,7 @@ func (h *host) quiesce(limit context.Context, s *supervisor) {
 		}
 		select {
 		case ev := <-h.events:
-			s.step(ev)
+			h.act(s, ev)
 		case <-limit.Done():
 			close(h.done)
 			return
@@ -245,11 +259,17 @@ func (h *host) stopping(s *supervisor, stop func()) {
 	for {
 		select {
 		case ev := <-h.events:
-			s.step(ev)
+			h.act(s, ev)
 		case <-ended:
 			return
 		}
 	}
+}
+
+// act lets one event act, as run does.
+func (h *host) act(s *supervisor, ev event) {
+	s.step(ev)
+	h.note(s, ev)
 }
 
 // carry collects what goes along.
@@ -338,6 +358,12 @@ func (t *takenOver) hear(caught chan<- os.Signal) {
 		default: // it was one of very many
 		}
 	}
+}
+
+// forget lets go of the way back, and of what was written.
+func (t *takenOver) forget() {
+	_ = unix.Close(t.memory)
+	_ = unix.Close(t.Back)
 }
 
 // ourSignals is the set of early.Signals.

@@ -34,6 +34,7 @@ func (s *supervisor) inherit(st state, killed provenance) {
 		for _, w := range g.Workers {
 			w.Needs &^= needExec // who would have told is gone
 		}
+		g.Inherited = true
 		s.sayInherited(g, killed)
 	}
 	for _, g := range slices.Clone(s.Generations) {
@@ -54,6 +55,14 @@ func (s *supervisor) inherit(st state, killed provenance) {
 		}
 	}
 	s.requested(event{request: request{Ask: askRestart, Cause: "return"}})
+}
+
+// clearing tells whether a successor that the dead hotwrap had begun is still to end: it may have sockets that nobody wrote
+// down, which are a stranger's until then.
+func (s *supervisor) clearing() bool {
+	return slices.ContainsFunc(s.Generations, func(g *generation) bool {
+		return g.Inherited && g.State == genFailed && len(g.Workers) > 0
+	})
 }
 
 // sayInherited tells of one generation.

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +30,10 @@ func (h *host) survivors(cfg *config) *legacy {
 		h.say(warning("what a hotwrap has left in %q cannot be read: %v", path, err))
 		return nil
 	case w == nil:
+		return nil
+	}
+	if w.Who.lives() {
+		h.say(warning("%q is that of pid %d, which lives; its lock was cleaned away", path, w.Who.PID))
 		return nil
 	}
 	if why := w.Who.stale(); why != "" {
@@ -112,11 +118,53 @@ func (h *host) relisten(handed []*listener) bool {
 	for _, m := range h.store.letGo() {
 		h.say(m)
 	}
+	h.endUnwritten(l.w)
 	h.closed, h.traffic = false, t
 	h.introduce()
 	h.store.begin(ls)
 	h.keep()
 	return true
+}
+
+// endUnwritten ends generations that the dead hotwrap had begun and not written down: they have never served, and nobody
+// else would ever end them.
+func (h *host) endUnwritten(w *written) {
+	control := "HOTWRAP_CONTROL=" + h.place.path
+	known := w.State.Numbers
+	for _, pid := range allPids() {
+		env, err := readProc(fmt.Sprintf("/proc/%d/environ", pid), maxText)
+		if err != nil {
+			continue
+		}
+		pairs := strings.Split(string(env), "\x00")
+		number, _ := strconv.Atoi(getenv(pairs, "HOTWRAP_GENERATION"))
+		if number <= known || !slices.Contains(pairs, control) {
+			continue
+		}
+		w.State.Numbers = max(w.State.Numbers, number)
+		h.say(info("generation %d is ended: the hotwrap that started it was killed before it wrote that down", number).with("pid", pid))
+		endNow(pid)
+	}
+}
+
+// endNow kills a process, and waits for its end for a moment.
+func endNow(pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(searchLimit.Milliseconds()))
+}
+
+// allPids are the processes of this machine, or container.
+func allPids() (all []int) {
+	_ = eachNumber("/proc", func(_, pid int) bool {
+		all = append(all, pid)
+		return len(all) < maxScan
+	})
+	return all
 }
 
 // goOnWithOrphans pins what they run, and listens to them again.

@@ -220,6 +220,7 @@ type soaked struct {
 	cmd      *exec.Cmd
 	load     *soakLoad
 	builds   int
+	clock    int // seconds by which hotwrap's clock is ahead
 	base     holdings
 	open     map[string]int // its descriptors, by kind
 	lossy    bool           // lines of the program may be missing: the disk was full
@@ -313,11 +314,15 @@ func (w *soaked) environ() []string {
 	return append(os.Environ(), "HOTWRAP_RUNTIME_DIR="+w.path("run"), "GORACE=atexit_sleep_ms=0", "IDLE=300ms")
 }
 
-// start starts hotwrap, behind a prefix if there is one, and returns when it serves.
-func (w *soaked) start(prefix ...string) {
+// start starts hotwrap, in a time namespace if its clock has jumped, and returns when it serves.
+func (w *soaked) start() {
 	w.t.Helper()
 	from := len(w.log.since(0))
-	args := append(prefix, w.path("hotwrap"), "-l", w.addr, "--bake", "250ms", "--ready-timeout", soakReady.String(), "--drain-timeout", soakDrain.String(), "--name", "soak")
+	var args []string
+	if w.clock > 0 {
+		args = []string{"unshare", "--time", "--monotonic=" + strconv.Itoa(w.clock)}
+	}
+	args = append(args, w.path("hotwrap"), "-l", w.addr, "--bake", "250ms", "--ready-timeout", soakReady.String(), "--drain-timeout", soakDrain.String(), "--name", "soak")
 	if w.output {
 		args = append(args, "--log-file", w.path("app.log"))
 	}

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -75,20 +76,21 @@ var soakDeck = []soakStep{
 	{"control flood", nil, func(w *soak, r *rand.Rand) { w.flood(r); w.deploy() }},
 	{"junk for notify sockets", nil, (*soak).junk},
 
-	{"kill hotwrap", canReturn, func(w *soak, _ *rand.Rand) { w.killHotwrap() }},
-	{"kill hotwrap, the clock jumps", canReturn, func(w *soak, r *rand.Rand) {
-		w.killHotwrap("unshare", "--time", "--monotonic="+strconv.Itoa(1+r.IntN(clockJump)))
+	{"kill hotwrap", nil, func(w *soak, _ *rand.Rand) { w.killHotwrap(0) }},
+	{"kill hotwrap, the clock jumps", func(*soaked) bool { return timeNamespaces() }, func(w *soak, r *rand.Rand) {
+		w.killHotwrap(1 + r.IntN(clockJump))
 	}},
-	{"kill hotwrap in a restart", canReturn, (*soak).killHotwrapBusy},
+	{"kill hotwrap in a restart", nil, (*soak).killHotwrapBusy},
 	{"re-exec by USR2", nil, func(w *soak, _ *rand.Rand) { w.usr2() }},
 	{"re-exec by command", nil, (*soak).reexecs},
 	{"re-exec in a flood of HUPs", nil, (*soak).reexecFlooded},
 	{"re-exec in a restart", nil, (*soak).reexecBusy},
 }
 
-// canReturn leaves out programs that bind by themselves: of those a hotwrap that was killed is not yet sure to find all
-// sockets again, and may lose a request.
-func canReturn(w *soaked) bool { return w.program != "plain" }
+// timeNamespaces tells whether a process can be given a clock of its own (time_namespaces(7)).
+func timeNamespaces() bool {
+	return exec.Command("unshare", "--time", "--monotonic=1", "true").Run() == nil
+}
 
 // --- restarts
 
@@ -462,24 +464,25 @@ func (s *soak) junk(r *rand.Rand) {
 
 // --- hotwrap itself
 
-// killHotwrap kills it, and starts it again, behind a prefix if there is one: its workers serve on, and are taken over.
-func (s *soak) killHotwrap(prefix ...string) {
+// killHotwrap kills it, and starts it again so many seconds later by its clock: its workers serve on, and are taken over.
+func (s *soak) killHotwrap(jump int) {
 	s.log.fence()
 	s.mark()
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
 	s.totals.hotwraps++
-	s.start(prefix...)
+	s.clock += jump
+	s.start()
 	s.heardOf(`taken over`)
 	s.heardOf(`generation \d+ serving`)
 }
 
-// killHotwrapBusy kills it while a successor starts.
+// killHotwrapBusy kills it while a successor starts or bakes, or its predecessor drains.
 func (s *soak) killHotwrapBusy(r *rand.Rand) {
 	line := []string{`generation \d+ starting`, `generation \d+ ready`, `generation \d+ serving`}[r.IntN(3)]
 	_ = s.cmd.Process.Signal(syscall.SIGHUP)
 	s.heardOf(line)
-	s.killHotwrap()
+	s.killHotwrap(0)
 }
 
 const replaced = `re-executed`

@@ -4,8 +4,10 @@ package main
 // the name.
 //
 // Its rules:
-//   - It is written by rename, whole or not at all, by a goroutine of its own, for which the supervisor never waits: what
-//     changes meanwhile is written after that, all at once.
+//   - It is written by rename, whole or not at all, by a goroutine of its own; what changes meanwhile is written after
+//     that, all at once.
+//   - Nobody waits for it, but for a moment once another generation serves, or a socket is another: who was killed then and
+//     had not written it would be taken for what he was before. A disk that hangs costs that moment once.
 //   - Looks and words are no reason to write: only who there is, and what becomes of them.
 //   - No value of an environment gets into it, nor hotwrap's command line, which may have some.
 //   - It need not outlive the machine: nothing is synced.
@@ -29,6 +31,8 @@ const (
 	stateSuffix = ".state"
 	newSuffix   = ".new" // while it is being written
 	stateMost   = 64 << 20
+
+	keepPatience = 5 * time.Millisecond // usually it takes 0.1 ms
 )
 
 // provenance is who wrote the state, and of what it is: another hotwrap goes on only with what is its own.
@@ -49,9 +53,13 @@ type stateFile struct {
 	path    string
 	who     provenance
 	outline uint64 // of what was written last
+	serving int    // the generation that served then
 	busy    bool   // it is being written
+	slow    bool   // and takes long
+	again   bool   // something changed meanwhile
 	failed  bool
 	texts   chan []byte
+	results chan error // of the one that is being written
 	ended   chan struct{}
 }
 
@@ -66,12 +74,13 @@ func (h *host) keepState(cfg *config) {
 	if h.place == nil || !ok {
 		return
 	}
-	k := &stateFile{path: h.place.statePath(), who: who, texts: make(chan []byte, 1), ended: make(chan struct{})}
+	k := &stateFile{path: h.place.statePath(), who: who, texts: make(chan []byte, 1), results: make(chan error, 1), ended: make(chan struct{})}
 	h.kept = k
 	go func() {
 		defer close(k.ended)
 		for text := range k.texts {
-			h.post(event{kind: evKept, err: replaceFile(k.path, text)})
+			k.results <- replaceFile(k.path, text)
+			go h.post(event{kind: evKept}) // the supervisor may be waiting for the next result
 		}
 	}()
 }
@@ -106,13 +115,19 @@ func (h *host) note(s *supervisor, ev event) {
 	if k == nil {
 		return
 	}
-	if ev.kind == evKept {
-		k.busy = false
-		h.sayKept(ev.err)
+	serving := 0
+	if g := s.serving(); g != nil {
+		serving = g.Number
 	}
+	urgent := serving != k.serving || ev.kind == evCall || ev.kind == evSpoilt
+	h.written(urgent)
 	outline := s.outline()
 	changed := outline != k.outline || ev.kind == evCall || ev.kind == evSpoilt || k.failed && ev.kind != evKept
-	if k.busy || !changed || s.done() {
+	if k.busy || s.done() {
+		k.again = k.again || changed
+		return
+	}
+	if !changed && !k.again {
 		return
 	}
 	text, err := h.testament(s)
@@ -120,8 +135,32 @@ func (h *host) note(s *supervisor, ev event) {
 		h.sayKept(err)
 		return
 	}
-	k.outline, k.busy = outline, true
+	k.outline, k.serving, k.busy = outline, serving, true
 	k.texts <- text // there is room: it is not busy
+	h.written(urgent)
+}
+
+// written takes the result of what is being written, if it is there, or comes within a moment where that is urgent.
+func (h *host) written(urgent bool) {
+	k := h.kept
+	if !k.busy {
+		return
+	}
+	limit := make(<-chan time.Time)
+	if urgent && !k.slow {
+		timer := time.NewTimer(keepPatience)
+		defer timer.Stop()
+		limit = timer.C
+	} else if len(k.results) == 0 {
+		return
+	}
+	select {
+	case err := <-k.results:
+		k.busy, k.slow = false, false
+		h.sayKept(err)
+	case <-limit:
+		k.slow = true // nobody waits for this one again
+	}
 }
 
 // sayKept says once that the state cannot be written, and once that it can again.
@@ -136,21 +175,27 @@ func (h *host) sayKept(err error) {
 	k.failed = err != nil
 }
 
-// outline tells states apart, as far as that matters to who comes after.
+// outline tells states apart, as far as that matters to who comes after. Nobody misses a generation without a worker yet.
 func (s *supervisor) outline() uint64 {
 	sum := fnv.New64a()
 	add := func(values ...any) { _, _ = fmt.Fprintln(sum, values...) }
-	add(s.Numbers, s.Serials, s.Wanted, s.Adopts, len(s.Learned), len(s.Past), len(s.Pending), len(s.Verdicts), s.Stop != nil, s.Ending)
-	if r := s.Restart; r != nil {
-		add(r.Successor, r.Predecessor, r.Begun, r.Phase, r.Stage, len(r.Requests))
+	add(s.Serials, s.Wanted, s.Adopts, len(s.Learned), s.Ending)
+	if r := s.Restart; r != nil && r.Begun > 0 {
+		add(r.Begun, r.Phase, r.Stage)
 	}
 	for _, g := range s.Generations {
-		add(g.Number, g.State, g.Busy, g.Held, g.Fallback, g.Deadline, g.Observe == 0, g.Survey == surveyStop, g.Served, g.Adopted, len(g.Slots))
+		if g.State == genStarting && len(g.Workers) == 0 {
+			continue
+		}
+		add(g.Number, g.State, g.Fallback, len(g.Slots))
+		if g.State == genDraining {
+			add(g.Deadline)
+		}
 		for _, sl := range g.Slots {
-			add(sl.Start, sl.Over, sl.Yielded, sl.Proved)
+			add(sl.Over, sl.Yielded)
 		}
 		for _, w := range g.Workers {
-			add(w.Serial, w.PID, w.Main, w.State, w.Ready, w.Reaped, w.Limit, w.Server, w.Needs&needExec, w.Strays)
+			add(w.Serial, w.PID, w.Main, w.State, w.Reaped, w.Limit, w.Strays)
 		}
 	}
 	return sum.Sum64()
@@ -267,6 +312,9 @@ func readTestament(path string) (*written, error) {
 	case info.Mode().Perm()&0o022 != 0:
 		return nil, fmt.Errorf("others may write to it (mode %04o)", info.Mode().Perm())
 	}
+	if info.Size() > stateMost {
+		return nil, fmt.Errorf("it has %d bytes", info.Size())
+	}
 	text, err := io.ReadAll(io.LimitReader(f, stateMost))
 	if err != nil {
 		return nil, err
@@ -285,7 +333,7 @@ func (who provenance) differs(of provenance) string {
 	}
 	switch {
 	case who.UID != of.UID:
-		return was("hotwrap had user id", who.UID, of.UID)
+		return was("hotwrap's user id was", who.UID, of.UID)
 	case who.User != of.User:
 		return was("user id is", who.User, of.User)
 	case who.Dir != of.Dir:
@@ -305,27 +353,30 @@ func listed(all []string) string {
 	return strings.Join(all, ", ")
 }
 
-// pidsOf are the workers of a state, by number.
+// pids are the workers of a state, by number.
 func (who provenance) pids() []int { return slices.Sorted(maps.Keys(who.Born)) }
+
+// lives tells whether who wrote the state is still there.
+func (who provenance) lives() bool { return who.Boot == bootID() && sameProcess(who.PID, who.Start) }
+
+// sameProcess tells whether a pid still is the process that started then.
+func sameProcess(pid int, start uint64) bool {
+	state, _, _, now, ok := procState(pid)
+	return ok && now == start && state != 'Z' && state != 'X'
+}
 
 // stale tells why nothing can be taken over from who wrote the state; "" if somebody is left.
 func (who provenance) stale() string {
-	same := func(pid int, start uint64) bool {
-		state, _, _, now, ok := procState(pid)
-		return ok && now == start && state != 'Z' && state != 'X'
-	}
 	switch {
 	case who.Boot != bootID():
 		return "the machine was started since"
-	case same(who.PID, who.Start):
-		return fmt.Sprintf("pid %d, which wrote it, lives", who.PID)
-	case !slices.ContainsFunc(who.pids(), func(pid int) bool { return same(pid, who.Born[pid]) }):
+	case !slices.ContainsFunc(who.pids(), func(pid int) bool { return sameProcess(pid, who.Born[pid]) }):
 		return "nobody of it is left"
 	}
 	return ""
 }
 
-// orphanPids are those that live, by their own numbers.
+// alive are the workers that live, by their own numbers.
 func (who provenance) alive() []int {
 	return slices.DeleteFunc(who.pids(), func(pid int) bool {
 		_, _, _, start, ok := procState(pid)

@@ -130,6 +130,7 @@ type state struct {
 	Learned     []learned     `json:"learned,omitempty"`  // listeners that it brought
 	Unserved    []string      `json:"unserved,omitempty"` // listeners that it was named for not watching
 	Reexec      *reexecution  `json:"reexec,omitempty"`   // hotwrap is being replaced
+	Asked       int           `json:"asked,omitempty"`    // times that another hotwrap was asked to take over
 }
 
 // limits is what the supervisor is told once, on the command line.
@@ -194,7 +195,7 @@ type world struct {
 	release    func(g *generation)                                     // its pins are let go
 	closing    func() (parked bool)                                    // the stop has begun: balancers shall see refusals, or clients wait for the next hotwrap
 	build      func() (pid int, err error)                             // runs --build; answers evChild
-	propose    func(st *state) (pid int, err error)                    // asks the hotwrap that lies on disk to take over; answers evProposed
+	propose    func(st *state, number int) (pid int, err error)        // asks the hotwrap that lies on disk to take over; answers evProposed
 	hook       func(command string, k hook) (pid int, err error)       // answers evChild
 	pin        func(img *image) *image                                 // once more, for a hook; nil if it cannot be
 	built      func(number int, failed bool)                           // tells the watch that it ended by itself
@@ -242,7 +243,7 @@ const (
 	evCall     eventKind = "call"     // a worker binds or listens
 	evProbe    eventKind = "probe"    // what came of an ask of the --ready URL
 	evProposed eventKind = "proposed" // whether the new hotwrap can take over
-	evKept     eventKind = "kept"     // the state was written, or cannot be
+	evKept     eventKind = "kept"     // the state was written
 )
 
 // event is one thing that happened; kind says which fields count.
@@ -256,7 +257,7 @@ type event struct {
 	call     *call            // evCall
 	image    *image           // evPrepared
 	warnings []string         // evPrepared: to be said before the start
-	err      error            // evPrepared, evExec, evProposed, evKept
+	err      error            // evPrepared, evExec, evProposed
 	notice   notice
 	sight    sight
 	groups   []int     // evStrays
@@ -318,7 +319,7 @@ func (s *supervisor) step(ev event) {
 	case evProbe:
 		s.probed(ev)
 	case evProposed:
-		s.proposed(ev.err)
+		s.proposed(ev.number, ev.err)
 	case evChild:
 		s.buried(ev.ended...)
 	case evKept: // the host's own
@@ -411,7 +412,7 @@ func (s *supervisor) askedRestart(r request) {
 	case r.Ask == askRestart && s.firstBuild():
 		s.pend(r)
 		s.say(verbose("the restart waits for the build").with("by", r.by()))
-	case s.Restart == nil && !s.announcing():
+	case s.Restart == nil && !s.announcing() && !s.clearing():
 		s.begin([]request{r})
 	default:
 		s.pend(r)
@@ -834,7 +835,7 @@ func (s *supervisor) announcing() bool {
 // next starts the restart that waits, if nothing is in its way.
 func (s *supervisor) next() {
 	s.fit()
-	if s.Restart != nil || s.Ending || len(s.Pending) == 0 || s.announcing() {
+	if s.Restart != nil || s.Ending || len(s.Pending) == 0 || s.announcing() || s.clearing() {
 		return
 	}
 	rs := s.Pending

@@ -64,7 +64,7 @@ type fakeWorld struct {
 	routeErr  error   // a share that is not all cannot be routed
 	checks    []int   // processes of --canary-check
 	probing   []int   // generations whose --ready URL is being asked
-	asking    bool    // the new hotwrap whether it can take over
+	asking    int     // the new hotwrap whether it can take over: the number of that
 	kept      int     // re-execs that did not come about
 }
 
@@ -444,16 +444,17 @@ func (f *fakeWorld) step(ev event) {
 }
 
 // propose has the new hotwrap asked.
-func (f *fakeWorld) propose(*state) (int, error) {
-	f.asking = true
+func (f *fakeWorld) propose(_ *state, number int) (int, error) {
+	f.asking = number
 	return f.start(0, 0, true)
 }
 
 // proposed lets it answer.
 func (f *fakeWorld) proposed(err error) {
-	if f.asking {
-		f.asking = false
-		f.step(event{kind: evProposed, err: err})
+	if f.asking > 0 {
+		number := f.asking
+		f.asking = 0
+		f.step(event{kind: evProposed, number: number, err: err})
 	}
 }
 
