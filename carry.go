@@ -37,7 +37,7 @@ type written struct {
 	Args    []string            `json:"args"`    // the command line, argv[0] too
 	Self    string              `json:"self"`    // where hotwrap was found
 	Since   time.Time           `json:"since"`   // when it was started
-	Left    instant             `json:"left"`    // when its sources were stopped
+	Left    carriedLeft         `json:"left_at,omitzero"`
 	State   state               `json:"state"`
 	Images  []carriedImage      `json:"images,omitempty"` // in the order of state.images
 	Traffic carriedTraffic      `json:"traffic,omitzero"`
@@ -67,8 +67,22 @@ type takenOver struct {
 	refused string // why it is the one that wrote it all the same
 }
 
+// leftAt is when who wrote it stopped its sources; 0 if that one has not said.
+func (w *written) leftAt() instant {
+	if w.Left.By != w.Hotwrap {
+		return 0
+	}
+	return w.Left.At
+}
+
 // strandedError is that hotwrap can neither go on nor back.
 type strandedError struct{ error }
+
+// carriedLeft is when its sources were stopped, and who says so: an older hotwrap hands on what it does not know.
+type carriedLeft struct {
+	At instant `json:"at"`
+	By string  `json:"by"`
+}
 
 // carriedSaid is what is said once only.
 type carriedSaid struct {

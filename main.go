@@ -864,7 +864,7 @@ func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 	case t != nil:
 		h.settle(t.written)
 		s.state = t.State
-		s.arrived(t.Hotwrap, t.refused, t.Left)
+		s.arrived(t.Hotwrap, t.refused, t.leftAt())
 		t.hear(caught)
 		t.forget()
 	case h.legacy != nil:

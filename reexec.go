@@ -108,8 +108,11 @@ func (s *supervisor) arrived(from, refused string, left instant) {
 		s.stay(refused)
 	default:
 		s.Reexec = nil
-		s.say(info("re-executed").with("version", versionText()).with("before", from).with("after", now.since(left)).with("by", r.Requests[0].by()).
-			end("the program was not restarted").about(hapReexec, 0))
+		m := info("re-executed").with("version", versionText()).with("before", from)
+		if left != 0 {
+			m = m.with("after", now.since(left))
+		}
+		s.say(m.with("by", r.Requests[0].by()).end("the program was not restarted").about(hapReexec, 0))
 		for _, q := range r.Requests {
 			s.answer(q, reexeced, nil, "")
 		}

@@ -70,8 +70,7 @@ func (h *host) propose(s *state, number int) (int, error) {
 		return 0, err
 	}
 	defer unix.Close(write)
-	null := uintptr(h.program.null)
-	files := []uintptr{null, uintptr(write), uintptr(write), uintptr(memory)}
+	files := []uintptr{0, uintptr(write), uintptr(write), uintptr(memory)} // the command line may ask for a terminal
 	pid, err := syscall.ForkExec(h.self, []string{"hotwrap", resumeMark}, &syscall.ProcAttr{
 		Env: h.program.base, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
@@ -199,7 +198,7 @@ func (h *host) depart(s *supervisor) error {
 	h.quiesce(limit, s)
 	b := &baggage{}
 	w := h.carry(limit, s, b)
-	w.Left = left
+	w.Left = carriedLeft{left, versionText()}
 	w.Back = b.keep(back)
 	w.Kept = b.fds
 	if err = h.write(memory, w); err == nil {

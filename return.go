@@ -17,7 +17,8 @@ import (
 type legacy struct {
 	w       *written
 	orphans *orphans
-	sockets *hunt // of the orphans
+	sockets *hunt  // of the orphans
+	path    string // of the file that tells of them
 }
 
 // inherit goes on with the state of a hotwrap that was killed.

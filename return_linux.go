@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,35 +19,53 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// survivors finds them under our name; nil if there are none, or they are not ours.
+// survivors finds them, under our name, or under another that is free: who was started without --name may have had the
+// next one. nil if there are none, or they are not ours.
 func (h *host) survivors(cfg *config) *legacy {
 	if h.place == nil {
 		return nil
 	}
-	path := h.place.statePath()
+	own := h.place.statePath()
+	l, why := h.survivorsIn(cfg, own)
+	if l != nil {
+		return l
+	}
+	if why != nil { // until they are gone, or theirs comes: what is ours is written there
+		_ = os.Rename(own, strings.TrimSuffix(own, stateSuffix)+"~"+randomName()+stateSuffix)
+	}
+	others, _ := filepath.Glob(filepath.Join(filepath.Dir(own), "*"+stateSuffix))
+	for _, path := range others {
+		if l, _ := h.survivorsIn(cfg, path); l != nil {
+			return l
+		}
+	}
+	if why != nil {
+		h.say(*why)
+	}
+	return nil
+}
+
+// survivorsIn finds those of which a file tells; why says what keeps those that live from being ours.
+func (h *host) survivorsIn(cfg *config, path string) (l *legacy, why *message) {
 	w, err := readTestament(path)
 	switch {
 	case err != nil:
-		h.say(warning("what a hotwrap has left in %q cannot be read: %v", path, err))
-		return nil
-	case w == nil:
-		return nil
+		m := warning("what a hotwrap has left in %q cannot be read: %v", path, err)
+		return nil, &m
+	case w == nil || w.Who.lives():
+		return nil, nil
 	}
-	if w.Who.lives() {
-		h.say(warning("%q is that of pid %d, which lives; its lock was cleaned away", path, w.Who.PID))
-		return nil
-	}
-	if why := w.Who.stale(); why != "" {
-		h.say(verbose("removed %q: %s", path, why))
+	if reason := w.Who.stale(); reason != "" {
+		h.say(verbose("removed %q: %s", path, reason))
 		_ = os.Remove(path)
-		return nil
+		return nil, nil
 	}
-	l, err := h.legacyOf(cfg, w)
-	if err != nil {
-		h.say(hint("%s left by a hotwrap %q that was killed; not taken over: %v", livesOn(w.Who.alive()), h.place.name, err))
-		return nil
+	if l, err = h.legacyOf(cfg, w); err != nil {
+		m := hint("%s left by a hotwrap %q that was killed; not taken over: %v", livesOn(w.Who.alive()), h.place.name, err)
+		return nil, &m
 	}
-	return l
+	l.path = path
+	return l, nil
 }
 
 // livesOn names processes.
@@ -119,6 +138,19 @@ func (h *host) relisten(handed []*listener) bool {
 		h.say(m)
 	}
 	h.endUnwritten(l.w)
+	if l.path != h.place.statePath() { // from here on it is written there
+		_ = os.Remove(l.path)
+	}
+	for _, l := range ls {
+		if l.file == nil {
+			continue
+		}
+		if what, err := l.restorePath(); err != nil {
+			h.say(warning("listener %q is broken: %v", l.name, err))
+		} else if what != "" {
+			h.say(warning("listener %q was spoilt: %s", l.name, what))
+		}
+	}
 	h.closed, h.traffic = false, t
 	h.introduce()
 	h.store.begin(ls)
@@ -126,8 +158,8 @@ func (h *host) relisten(handed []*listener) bool {
 	return true
 }
 
-// endUnwritten ends generations that the dead hotwrap had begun and not written down: they have never served, and nobody
-// else would ever end them.
+// endUnwritten ends generations that the dead hotwrap had begun and not written down: nobody else would ever end them. One that
+// has a client has been switched to, on a disk that was too slow to tell of it.
 func (h *host) endUnwritten(w *written) {
 	control := "HOTWRAP_CONTROL=" + h.place.path
 	known := w.State.Numbers
@@ -142,6 +174,10 @@ func (h *host) endUnwritten(w *written) {
 			continue
 		}
 		w.State.Numbers = max(w.State.Numbers, number)
+		if n := len(connections(tree(pid), h.program.listeners)); n > 0 {
+			h.say(warning("generation %d was not written down, and has %s: it is left alone", number, count(n, "connection")).with("pid", pid))
+			continue
+		}
 		h.say(info("generation %d is ended: the hotwrap that started it was killed before it wrote that down", number).with("pid", pid))
 		endNow(pid)
 	}

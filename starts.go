@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	oomRaise     = 200  // added to a candidate's oom_score_adj: if memory runs out, it goes first
+	oomRaise     = 500  // added to a candidate's oom_score_adj: if memory runs out, it goes first
 	memoryMargin = 1.25 // a successor may need this much more than its predecessor has now
 )
 

@@ -79,7 +79,7 @@ func (h *host) keepState(cfg *config) {
 	go func() {
 		defer close(k.ended)
 		for text := range k.texts {
-			k.results <- replaceFile(k.path, text)
+			k.results <- keepFile(k.path, text)
 			go h.post(event{kind: evKept}) // the supervisor may be waiting for the next result
 		}
 	}()
@@ -270,7 +270,17 @@ func (h *host) forgetState() {
 	_ = os.Remove(k.path + newSuffix)
 }
 
-// replaceFile puts text where nobody sees half of it.
+// keepFile puts text where nobody sees half of it. On a full disk the one that was there goes first: it tells of what is no
+// more.
+func keepFile(path string, text []byte) error {
+	err := replaceFile(path, text)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		_ = os.Remove(path)
+		err = replaceFile(path, text)
+	}
+	return err
+}
+
 func replaceFile(path string, text []byte) error {
 	next := path + newSuffix
 	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
