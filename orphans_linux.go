@@ -47,6 +47,9 @@ func openOrphans(born map[int]uint64) (*orphans, error) {
 		if !ok || start != born[pid] || !procAlive(pid) {
 			_ = unix.Close(fd)
 			o.bury(pid, ok && start != born[pid])
+			if ok && start == born[pid] { // nobody may ever reap it
+				o.groups[group] = true
+			}
 			continue
 		}
 		o.fds[pid], o.born[pid], o.groups[group] = fd, born[pid], true
