@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command manager is a service manager as systemd is one for a single service, as far as sd_notify(3), sd_listen_fds(3) and
 // systemd.service(5) go: it starts COMMAND with sockets and a place to speak to, and keeps descriptors for it.
 //
