@@ -215,9 +215,6 @@ func (s *supervisor) dueHooks(now instant) {
 	if s.Ending && !h.Over && h.End == 0 && len(s.Generations) == 0 && !h.idle() {
 		h.End = s.hookDeadline(now)
 	}
-	if h.End.due(now) {
-		s.endHooks()
-	}
 	if s.Ending && h.PID != 0 && !h.Killed {
 		h.Deadline = min(h.Deadline, s.hookDeadline(now))
 	}
@@ -229,6 +226,9 @@ func (s *supervisor) dueHooks(now instant) {
 	default:
 		s.say(s.aboutHook(warning("hook %q did not end within %s, killed", h.Running.Event, brief(now.since(h.Began))), h.Running).with("pid", h.PID))
 		s.killHook()
+	}
+	if h.End.due(now) {
+		s.endHooks()
 	}
 	s.nextHook()
 }

@@ -399,6 +399,22 @@ func TestHookStop(t *testing.T) {
 	}
 }
 
+// TestHookLimits: where the loop is late, and a hook's limit has passed as well as that of them all, it is still named.
+func TestHookLimits(t *testing.T) {
+	f := hookedUp(t, defaultLimits(), hookReady, hookSwitch)
+	f.restart()
+	f.wantHooks("ready 2")
+	f.ask(askStop, "SIGTERM")
+	f.surveyed()
+	f.advance(time.Millisecond)
+	f.obey()
+	f.want()
+	f.advance(hookLimit)
+	f.wantSaid(`hook "ready" did not end within 31s, killed hook=1 generation=2`)
+	f.wantSaid("1 hook not run: hotwrap ends")
+	f.wantHooks("ready 2")
+}
+
 // TestHookLate: a hook that runs when the stop begins has no more time than the stop has; and all hooks together have
 // no more than that once the last worker is gone.
 func TestHookLate(t *testing.T) {
