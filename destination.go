@@ -196,16 +196,8 @@ func (q *queue) run() {
 		if q.size >= queueMost && !q.stuck {
 			in = nil
 		}
-		var work chan<- item // nil while there is none; so is the next
-		var first item
-		if len(q.items) > 0 {
-			work, first = d.work, q.items[0]
-		}
-		var events chan<- event
-		var next event
-		if len(q.news) > 0 {
-			events, next = d.events, event{kind: evSay, message: q.news[0]}
-		}
+		work, first := q.first()
+		events, next := q.next()
 		select {
 		case text := <-in:
 			q.add(text)
@@ -228,6 +220,22 @@ func (q *queue) run() {
 			}
 		}
 	}
+}
+
+// first is what the writer gets next, and its channel; nil while there is nothing.
+func (q *queue) first() (chan<- item, item) {
+	if len(q.items) == 0 {
+		return nil, item{}
+	}
+	return q.d.work, q.items[0]
+}
+
+// next is what the log is told next, and where; nil while there is nothing.
+func (q *queue) next() (chan<- event, event) {
+	if len(q.news) == 0 {
+		return nil, event{}
+	}
+	return q.d.events, event{kind: evSay, message: q.news[0]}
 }
 
 // handed tells whether the writer got its last item.

@@ -356,3 +356,30 @@ func TestDocLinks(t *testing.T) {
 		}
 	}
 }
+
+// TestArchitecture: docs/architecture.md names every file of hotwrap but those for other systems, and no other.
+func TestArchitecture(t *testing.T) {
+	text, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var named, there []string
+	for _, found := range regexp.MustCompile("`([a-z]\\w*\\.go)`").FindAllStringSubmatch(string(text), -1) {
+		if !strings.HasSuffix(found[1], "_test.go") {
+			named = append(named, found[1])
+		}
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if !strings.HasSuffix(file, "_test.go") && !strings.HasSuffix(file, "_other.go") {
+			there = append(there, file)
+		}
+	}
+	slices.Sort(named)
+	if !slices.Equal(named, there) {
+		t.Errorf("docs/architecture.md names\n%q, there are\n%q", named, there)
+	}
+}

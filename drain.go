@@ -178,8 +178,11 @@ func (s *supervisor) ask(g *generation, what survey) {
 	s.world.survey(g)
 }
 
-// surveyed goes on with what a survey was for.
+// surveyed goes on with what a survey was for; with nothing if g is gone meanwhile.
 func (s *supervisor) surveyed(g *generation, has remains) {
+	if g == nil {
+		return
+	}
 	what := g.Survey
 	g.Survey, g.Surveyed = surveyNone, 0
 	switch what {

@@ -270,6 +270,11 @@ func (s *supervisor) emptied(g *generation) {
 	case genFailed:
 		s.say(verbose("generation %d gone", g.Number))
 	}
+	s.conclude(g)
+}
+
+// conclude takes a generation of which nothing is left out of the state, and lets happen what waited for that.
+func (s *supervisor) conclude(g *generation) {
 	g.State = genGone
 	s.Generations = slices.DeleteFunc(s.Generations, func(o *generation) bool { return o == g })
 	s.retire(g)

@@ -16,10 +16,6 @@ import (
 	"time"
 )
 
-// instant is a time since the machine started (CLOCK_MONOTONIC), so that it means the same after a
-// jump of the wall clock and in the next process image. Zero is "none".
-type instant time.Duration
-
 // genState is where a generation stands; a user sees these words.
 type genState string
 

@@ -107,6 +107,35 @@ func newHost(p *printer, events chan event, out *outputs, nohup bool) *host {
 // setUp makes everything that cfg asks for: all of it, or an error.
 func (h *host) setUp(cfg *config) error {
 	environ := os.Environ()
+	if err := h.settleIn(cfg, environ); err != nil {
+		return err
+	}
+	if err := h.listen(cfg, environ); err != nil {
+		return err
+	}
+	h.limit(cfg, environ)
+	if err := h.goOnWithOrphans(); err != nil {
+		return err
+	}
+	if l := cfg.unshared(h.program.listeners); l != nil {
+		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
+	}
+	if err := h.answerHTTP(cfg.http); err != nil {
+		return err
+	}
+	if err := h.watch(cfg, nil); err != nil {
+		return err
+	}
+	if err := h.readyToAdopt(cfg); err != nil {
+		return err
+	}
+	h.openNotify(environ)
+	h.warnOfUnit(environ)
+	return h.pidFile.publish()
+}
+
+// settleIn makes all that no client can see yet: hotwrap's name and place among others.
+func (h *host) settleIn(cfg *config, environ []string) error {
 	h.self, h.since = ownPath(os.Args[0], environ), time.Now()
 	var err error
 	if h.upward, err = openUpward(environ); err != nil {
@@ -123,36 +152,20 @@ func (h *host) setUp(cfg *config) error {
 		return err
 	}
 	h.tty, _ = unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if h.pidFile, err = openPIDFile(cfg.pidFile); err != nil {
-		return err
-	}
-	if err := h.listen(cfg, environ); err != nil {
-		return err
-	}
-	h.limit(cfg, environ)
-	if err := h.goOnWithOrphans(); err != nil {
-		return err
-	}
-	if l := cfg.unshared(h.program.listeners); l != nil {
-		h.say(info("restarts do not overlap: two readers of %q would split its datagrams; --no-overlap=false lets them", l.name))
-	}
-	if err := h.answerHTTP(cfg.http); err != nil {
-		return err
+	h.pidFile, err = openPIDFile(cfg.pidFile)
+	return err
+}
+
+// openNotify makes the directory in which workers say that they are ready, unless it was taken over.
+func (h *host) openNotify(environ []string) {
+	if h.notify != nil {
+		return
 	}
 	uid, gid := h.program.owner()
-	if err := h.watch(cfg, nil); err != nil {
-		return err
+	var err error
+	if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
+		h.say(warning("the program cannot say that it is ready: %v", err))
 	}
-	if err := h.readyToAdopt(cfg); err != nil {
-		return err
-	}
-	if h.notify == nil { // else it was taken over
-		if h.notify, err = openNotifyDir(environ, uid, gid); err != nil {
-			h.say(warning("the program cannot say that it is ready: %v", err))
-		}
-	}
-	h.warnOfUnit(environ)
-	return h.pidFile.publish()
 }
 
 // warnOfUnit names the lines that our systemd unit lacks.
@@ -229,6 +242,20 @@ func newProgram(cfg *config, environ []string) (*program, error) {
 	return p, nil
 }
 
+// plan checks, before anything is bound, that the program can have the listeners which there are going to be.
+func (p *program) plan(cfg *config, planned []*listener) error {
+	if err := p.number(planned); err != nil {
+		return err
+	}
+	if err := p.checkPlaceholders(); err != nil {
+		return err
+	}
+	if cfg.ready.mode == readyURL {
+		return p.planReady(cfg.ready.url, cfg.listens, p.listeners)
+	}
+	return nil
+}
+
 // listen takes over and opens the sockets, and watches over them.
 func (h *host) listen(cfg *config, environ []string) error {
 	p := h.program
@@ -239,16 +266,8 @@ func (h *host) listen(cfg *config, environ []string) error {
 	h.unit = readUnit(environ)
 	h.store = openFDStore(h.upward, h.unit.room(environ), back)
 	planned := plannedListeners(cfg.listens, handed)
-	if err := p.number(planned); err != nil {
-		return err // before anything is bound
-	}
-	if err := p.checkPlaceholders(); err != nil {
+	if err = p.plan(cfg, planned); err != nil {
 		return err
-	}
-	if cfg.ready.mode == readyURL {
-		if err := p.planReady(cfg.ready.url, cfg.listens, p.listeners); err != nil {
-			return err
-		}
 	}
 	if h.legacy = h.survivors(cfg); h.legacy != nil && h.relisten(handed) {
 		return h.watchOver(cfg)
@@ -262,11 +281,11 @@ func (h *host) listen(cfg *config, environ []string) error {
 		return err
 	}
 	h.closed, h.traffic = false, &sharedTraffic{listeners: ls} // until it is decided otherwise, also for the way out
-	if err := p.number(ls); err != nil {
+	if err = p.number(ls); err != nil {
 		return err
 	}
 	h.introduce()
-	if err := h.direct(cfg, environ, ls); err != nil {
+	if err = h.direct(cfg, environ, ls); err != nil {
 		return err
 	}
 	h.store.begin(ls)

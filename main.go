@@ -90,9 +90,12 @@ func report(stderr io.Writer, err error) int {
 func remedyFor(err error) string {
 	var e *execError
 	var u *usageError
+	var i *inUseError
 	switch {
 	case errors.As(err, &e):
 		return e.hint
+	case errors.As(err, &i):
+		return i.hint
 	case errors.As(err, &u):
 		return u.hint
 	}
@@ -263,10 +266,8 @@ func (cfg *config) validate() error {
 		return nil
 	}
 	cfg.fillIn()
-	for _, kv := range cfg.env {
-		if key, _, ok := strings.Cut(kv, "="); !ok || key == "" {
-			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it; file names are for --watch='**/*.EXT'"}
-		}
+	if err := cfg.checkEnv(); err != nil {
+		return err
 	}
 	if cfg.readyTimeout.d == 0 {
 		return usage("--ready-timeout %q: nothing is ready in no time", "0")
@@ -296,6 +297,16 @@ func (cfg *config) validate() error {
 	}
 	if cfg.ready.mode == readyURL && cfg.unsteered != "" {
 		return usage("--ready %q needs steering: %s", cfg.ready.url, cfg.unsteered)
+	}
+	return nil
+}
+
+// checkEnv checks that each variable has a name.
+func (cfg *config) checkEnv() error {
+	for _, kv := range cfg.env {
+		if key, _, ok := strings.Cut(kv, "="); !ok || key == "" {
+			return &usageError{fmt.Sprintf("--env %q: it has no KEY=", key), "-e KEY=VALUE, or -e KEY= to unset it; file names are for --watch='**/*.EXT'"}
+		}
 	}
 	return nil
 }
@@ -860,23 +871,28 @@ func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 	}
 	s := &supervisor{limits: h.limits, world: h.world()}
 	h.listenToSignals()
+	h.begin(s, t)
+	h.keepState(cfg, s)
+	h.orphans.watch(h.events)
+	keepThreads() // the first generation does not wait for them
+	h.admit()
+	return h.runUntilEnd(cfg, s, voice)
+}
+
+// begin has s go on with what another hotwrap has begun, or start the first generation.
+func (h *host) begin(s *supervisor, t *takenOver) {
 	switch {
 	case t != nil:
 		h.settle(t.written)
 		s.state = t.State
 		s.arrived(t.Hotwrap, t.refused, t.leftAt())
-		t.hear(caught)
+		t.hear(h.caught)
 		t.forget()
 	case h.legacy != nil:
 		s.inherit(h.legacy.w.State, *h.legacy.w.Who)
 	default:
 		s.start()
 	}
-	h.keepState(cfg)
-	h.orphans.watch(h.events)
-	keepThreads() // the first generation does not wait for them
-	h.admit()
-	return h.runUntilEnd(cfg, s, voice)
 }
 
 // runUntilEnd runs the supervisor until everything has ended, or another hotwrap goes on in the place of this one.

@@ -164,16 +164,18 @@ func (h *host) spawn(g *generation, w *worker) (int, error) {
 		return 0, err
 	}
 	h.ears[serial] = e
-	report := e.report
-	go func() {
-		err := readReport(report, img)
-		_ = report.Close()
-		h.post(event{kind: evExec, serial: serial, err: err})
-	}()
+	go h.awaitExec(serial, e.report, img)
 	if g.State == genStarting && g.Number > 1 {
 		expose(pid)
 	}
 	return pid, nil
+}
+
+// awaitExec posts that a shim has become the program, or why it could not.
+func (h *host) awaitExec(serial int, report *os.File, img *image) {
+	err := readReport(report, img)
+	_ = report.Close()
+	h.post(event{kind: evExec, serial: serial, err: err})
 }
 
 // expose has a candidate go first if memory runs out.
