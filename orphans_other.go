@@ -4,7 +4,10 @@ package main
 
 // This file says that workers are taken over from a hotwrap that was killed on Linux only.
 
-import "syscall"
+import (
+	"errors"
+	"syscall"
+)
 
 type (
 	orphans struct{}
@@ -23,5 +26,7 @@ func (o *orphans) carry() map[int]uint64           { return nil }
 func (h *host) survivors(*config) *legacy          { return nil }
 func (h *host) relisten([]*listener) bool          { return false }
 func (h *host) goOnWithOrphans() error             { return nil }
+func swapNames(_, _ string) error                  { return errors.ErrUnsupported }
+func leftBehind(int) string                        { return "" }
 func readAndWritten(fd int) int                    { return fd }
 func pipeInodes([2]int) [2]uint64                  { return [2]uint64{} }

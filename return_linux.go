@@ -35,8 +35,12 @@ func (h *host) survivors(cfg *config) *legacy {
 	}
 	others, _ := filepath.Glob(filepath.Join(filepath.Dir(own), "*"+stateSuffix))
 	for _, path := range others {
-		if l, _ := h.survivorsIn(cfg, path); l != nil {
+		l, whyNot := h.survivorsIn(cfg, path)
+		if l != nil {
 			return l
+		}
+		if why == nil && strings.HasPrefix(path, strings.TrimSuffix(own, stateSuffix)+"~") { // of our name, since a start before this one
+			why = whyNot
 		}
 	}
 	if why != nil {
@@ -57,7 +61,7 @@ func (h *host) survivorsIn(cfg *config, path string) (l *legacy, why *message) {
 	}
 	if reason := w.Who.stale(); reason != "" {
 		h.say(verbose("removed %q: %s", path, reason))
-		_ = os.Remove(path)
+		removeState(path)
 		return nil, nil
 	}
 	if l, err = h.legacyOf(cfg, w); err != nil {
@@ -139,7 +143,7 @@ func (h *host) relisten(handed []*listener) bool {
 	}
 	h.endUnwritten(l.w)
 	if l.path != h.place.statePath() { // from here on it is written there
-		_ = os.Remove(l.path)
+		removeState(l.path)
 	}
 	for _, l := range ls {
 		if l.file == nil {
@@ -181,6 +185,65 @@ func (h *host) endUnwritten(w *written) {
 		h.say(info("generation %d is ended: the hotwrap that started it was killed before it wrote that down", number).with("pid", pid))
 		endNow(pid)
 	}
+}
+
+// leftBehind says of a process that a hotwrap has left which was killed what it is, and what takes it over; "" of others.
+func leftBehind(pid int) string {
+	env, err := readProc(fmt.Sprintf("/proc/%d/environ", pid), maxText)
+	if err != nil {
+		return ""
+	}
+	control := getenv(strings.Split(string(env), "\x00"), "HOTWRAP_CONTROL")
+	name, ok := strings.CutSuffix(filepath.Base(control), socketSuffix)
+	if !ok || !filepath.IsAbs(control) || checkName(name) != nil || answeredByOther(control) {
+		return ""
+	}
+	base := filepath.Dir(filepath.Dir(control))
+	what := fmt.Sprintf("pid %d was left by a hotwrap %q that was killed; ", pid, name)
+	w, err := readTestament(filepath.Join(base, controlDir, name+stateSuffix))
+	switch {
+	case err != nil || w == nil || w.Who.stale() != "":
+		return what + fmt.Sprintf("what it wrote for the next is not to be had here: end it with kill %d", pid)
+	case w.Who.lives():
+		return ""
+	}
+	return what + "taken over by: " + w.Who.command(base, name)
+}
+
+// answeredByOther tells whether another process serves the control socket at path.
+func answeredByOther(path string) bool {
+	fd, err := newSocket(unix.AF_UNIX, unix.SOCK_STREAM, 0, true)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return errors.Is(err, unix.EAGAIN)
+	}
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	return err == nil && int(peer.Pid) != os.Getpid()
+}
+
+// command starts a hotwrap that is to this one's taste: the same name, user, directory, listeners and program.
+func (who provenance) command(base, name string) string {
+	words := []string{"hotwrap", "--name", name}
+	if who.User != who.UID {
+		words = append(words, "-u", strconv.Itoa(who.User))
+	}
+	for _, l := range who.Listen {
+		if !strings.HasPrefix(l, "handed ") { // those come from whoever starts it
+			words = append(words, "-l", l)
+		}
+	}
+	text := "cd " + commandLine([]string{who.Dir}) + " && "
+	if !slices.Contains(runtimeDirs(os.Environ()), base) {
+		text += commandLine([]string{"HOTWRAP_RUNTIME_DIR=" + base}) + " "
+	}
+	text += commandLine(append(append(words, "--"), who.Program...))
+	if who.UID != os.Geteuid() {
+		text += fmt.Sprintf(" (as uid %d)", who.UID)
+	}
+	return text
 }
 
 // endNow kills a process, and waits for its end for a moment.

@@ -6,6 +6,8 @@ package main
 // Its rules:
 //   - It is written by rename, whole or not at all, by a goroutine of its own; what changes meanwhile is written after
 //     that, all at once.
+//   - A full disk does not stop it: the next one is written over the one before the last, which has the room.
+//   - Where it cannot be written all the same, none is better than one by which another generation serves.
 //   - Nobody waits for it, but for a moment once another generation serves, or a socket is another: who was killed then and
 //     had not written it would be taken for what he was before. A disk that hangs costs that moment once.
 //   - Looks and words are no reason to write: only who there is, and what becomes of them.
@@ -13,6 +15,7 @@ package main
 //   - It need not outlive the machine: nothing is synced.
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +35,10 @@ const (
 	newSuffix   = ".new" // while it is being written
 	stateMost   = 64 << 20
 
+	stateRoom = 16 << 10 // bytes; files are multiples of it, filled up with blanks, so that there is room to grow
+
 	keepPatience = 5 * time.Millisecond // usually it takes 0.1 ms
+	keepAgain    = time.Second          // until a state that could not be written is written again
 )
 
 // provenance is who wrote the state, and of what it is: another hotwrap goes on only with what is its own.
@@ -58,9 +64,15 @@ type stateFile struct {
 	slow    bool   // and takes long
 	again   bool   // something changed meanwhile
 	failed  bool
-	texts   chan []byte
+	texts   chan keptText
 	results chan error // of the one that is being written
 	ended   chan struct{}
+}
+
+// keptText is one state to be written.
+type keptText struct {
+	text    []byte
+	essence string
 }
 
 // statePath is where the state of that instance is kept: the directory of the locks is the owner's alone.
@@ -69,20 +81,43 @@ func (i *instance) statePath() string {
 }
 
 // keepState begins to keep it, where there is a place, and the machine can tell whether it was started since.
-func (h *host) keepState(cfg *config) {
+func (h *host) keepState(cfg *config, s *supervisor) {
 	who, ok := h.provenance(cfg)
 	if h.place == nil || !ok {
 		return
 	}
-	k := &stateFile{path: h.place.statePath(), who: who, texts: make(chan []byte, 1), results: make(chan error, 1), ended: make(chan struct{})}
+	k := &stateFile{path: h.place.statePath(), who: who, texts: make(chan keptText, 1), results: make(chan error, 1), ended: make(chan struct{})}
 	h.kept = k
+	there := s.essence() // what lies there was read, or is gone
 	go func() {
 		defer close(k.ended)
-		for text := range k.texts {
-			k.results <- keepFile(k.path, text)
-			go h.post(event{kind: evKept}) // the supervisor may be waiting for the next result
-		}
+		k.write(there, h.post)
 	}()
+}
+
+// write writes what comes. After a failure it asks for more.
+func (k *stateFile) write(there string, post func(event) bool) {
+	again := time.NewTimer(0)
+	defer again.Stop()
+	again.Stop()
+	for {
+		select {
+		case next, ok := <-k.texts:
+			if !ok {
+				return
+			}
+			err := keepFile(k.path, next.text, there == next.essence)
+			if err == nil {
+				there = next.essence
+			} else {
+				again.Reset(keepAgain)
+			}
+			k.results <- err
+			go post(event{kind: evKept}) // the supervisor may be waiting for the next result
+		case <-again.C:
+			go post(event{kind: evTime})
+		}
+	}
 }
 
 // provenance is what this hotwrap is.
@@ -136,7 +171,7 @@ func (h *host) note(s *supervisor, ev event) {
 		return
 	}
 	k.outline, k.serving, k.busy = outline, serving, true
-	k.texts <- text // there is room: it is not busy
+	k.texts <- keptText{text, s.essence()} // there is room: it is not busy
 	h.written(urgent)
 }
 
@@ -168,7 +203,8 @@ func (h *host) sayKept(err error) {
 	k := h.kept
 	switch {
 	case err != nil && !k.failed:
-		h.say(warning("cannot write the state to %q: %v; a hotwrap that comes after a death of this one may know less", k.path, causeOf(err)))
+		h.say(warning("cannot write the state to %q: %v; should this hotwrap be killed before it can, the program serves on, but the next may be unable to take it over",
+			k.path, causeOf(err)))
 	case err == nil && k.failed:
 		h.say(info("the state is written again to %q", k.path))
 	}
@@ -199,6 +235,19 @@ func (s *supervisor) outline() uint64 {
 		}
 	}
 	return sum.Sum64()
+}
+
+// essence is what a state must be right in that is read after a death: whoever serves unknown to it would be ended, or left
+// alone for ever.
+func (s *supervisor) essence() string {
+	text := fmt.Sprint(s.Ending)
+	if g := s.serving(); g != nil {
+		text += fmt.Sprint(" ", g.Number)
+		for _, w := range g.Workers {
+			text += fmt.Sprint(" ", w.Serial)
+		}
+	}
+	return text
 }
 
 // testament is the state as it is written.
@@ -266,39 +315,72 @@ func (h *host) forgetState() {
 	case <-k.ended:
 	case <-limit.C: // a disk that hangs; what it leaves behind is of a hotwrap without workers
 	}
-	_ = os.Remove(k.path)
-	_ = os.Remove(k.path + newSuffix)
+	removeState(k.path)
 }
 
-// keepFile puts text where nobody sees half of it. On a full disk the one that was there goes first: it tells of what is no
-// more.
-func keepFile(path string, text []byte) error {
+// keepFile puts text where nobody sees half of it. If it cannot, the one that was there goes, unless its essence is still true;
+// on a full disk that makes room.
+func keepFile(path string, text []byte, stillTrue bool) error {
 	err := replaceFile(path, text)
+	if err == nil || stillTrue {
+		return err
+	}
+	_ = os.Remove(path)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		_ = os.Remove(path)
 		err = replaceFile(path, text)
 	}
 	return err
 }
 
+// replaceFile leaves what was there as the spare one for the next time.
 func replaceFile(path string, text []byte) error {
 	next := path + newSuffix
-	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := writeSpare(next, text); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
+	if swapNames(next, path) == nil {
+		return nil
 	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(next, path)
-	}
-	if err != nil {
+	if err := os.Rename(next, path); err != nil { // there is none yet, or the file system cannot
 		_ = os.Remove(next)
+		return err
 	}
-	return err
+	_ = writeSpare(next, text)
+	return nil
+}
+
+// writeSpare writes text over a file that is nobody's state, which keeps the room that it has.
+func writeSpare(path string, text []byte) error {
+	f, size, err := openSpare(path)
+	if err != nil {
+		return err
+	}
+	size = max(size, (int64(len(text))/stateRoom+1)*stateRoom)
+	_, err = f.Write(append(slices.Clone(text), bytes.Repeat([]byte{' '}, int(size)-len(text))...))
+	return errors.Join(err, f.Close())
+}
+
+// openSpare opens that file; anything else that lies there is replaced.
+func openSpare(path string) (f *os.File, size int64, err error) {
+	f, err = os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err == nil {
+		info, err := f.Stat()
+		if err == nil && info.Mode() == 0o600 && int(owner(info)) == os.Geteuid() && info.Size() <= stateMost {
+			return f, info.Size(), nil
+		}
+		_ = f.Close()
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, 0, err
+	}
+	f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	return f, 0, err
+}
+
+// removeState removes a state and the spare one beside it.
+func removeState(path string) {
+	_ = os.Remove(path)
+	_ = os.Remove(path + newSuffix)
 }
 
 // readTestament reads what a hotwrap has written that was of the same name; nil if there is nothing.

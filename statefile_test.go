@@ -3,11 +3,15 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // What lies where it is written is replaced, not followed.
@@ -31,6 +35,55 @@ func TestStateFileReplaced(t *testing.T) {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode() != 0o600 {
 		t.Errorf("it is %v, %v", info.Mode(), err)
+	}
+}
+
+// Once written a state needs no more room, until it is much longer.
+func TestStateFileRoom(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "it.state")
+	files := func() (all []string) {
+		for _, name := range []string{path, path + newSuffix} {
+			var st unix.Stat_t
+			if err := unix.Stat(name, &st); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, fmt.Sprint(st.Ino, st.Size, st.Blocks > 0))
+		}
+		return all
+	}
+	keep := func(text string) []string {
+		if err := keepFile(path, []byte(text), true); err != nil {
+			t.Fatal(err)
+		}
+		if is, _ := os.ReadFile(path); strings.TrimRight(string(is), " ") != text {
+			t.Errorf("it reads %.20q, not %.20q", is, text)
+		}
+		return files()
+	}
+	first := keep("{}")
+	for _, text := range []string{strings.Repeat("x", stateRoom-1), "{}"} {
+		now := keep(text)
+		slices.Reverse(now)
+		if !slices.Equal(now, first) {
+			t.Errorf("the files were %q, and are %q", first, now)
+		}
+		first = files()
+	}
+}
+
+// What cannot be replaced stays as long as what it says is essentially true.
+func TestStateFileStale(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "it.state")
+	if err := errors.Join(keepFile(path, []byte("old"), true), os.Remove(path+newSuffix), os.MkdirAll(path+newSuffix+"/in", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, stillTrue := range []bool{true, false} {
+		if err := keepFile(path, []byte("new"), stillTrue); err == nil {
+			t.Error("it was written")
+		}
+		if _, err := os.Stat(path); (err == nil) != stillTrue {
+			t.Errorf("true %v: %v", stillTrue, err)
+		}
 	}
 }
 

@@ -244,8 +244,18 @@ func inUse(h holder, known bool) error {
 	case h.pid == os.Getpid():
 		return errors.New("address in use by another --listen")
 	default:
-		return fmt.Errorf("address in use by pid %d (%s)", h.pid, h.command)
+		return &inUseError{h, leftBehind(h.pid)}
 	}
+}
+
+// inUseError says who has an address, and what to do if a hotwrap that was killed has left that one.
+type inUseError struct {
+	by   holder
+	hint string
+}
+
+func (e *inUseError) Error() string {
+	return fmt.Sprintf("address in use by pid %d (%s)", e.by.pid, e.by.command)
 }
 
 // lockPath keeps every other hotwrap from the path until unlock. The lock is a file of our own, since a directory such
