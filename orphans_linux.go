@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"syscall"
 
@@ -91,6 +92,11 @@ func (o *orphans) watch(events chan<- event) {
 		v.all = append(v.all, watchedOrphan{pid: pid, fd: own, group: group})
 	}
 	dead := o.dead
+	for _, pid := range dead {
+		if !o.others[pid] { // it ended while nobody watched
+			v.watchRest(pid)
+		}
+	}
 	o.source = newSource(events, func(_ <-chan struct{}, post func(event) bool) {
 		defer v.close()
 		if len(dead) > 0 && !post(ended(dead...)) {
@@ -177,12 +183,23 @@ func (o *orphans) forget(pid int) {
 	}
 }
 
-// carry is what the next hotwrap of this very process opens them by.
+// carry is what the next hotwrap of this very process opens them by, and what is left of the groups of those that ended. A
+// group of that number may be one of our own children's by now, whose end is told by a signal.
 func (o *orphans) carry() map[int]uint64 {
 	if o == nil {
 		return nil
 	}
-	return maps.Clone(o.born)
+	all := maps.Clone(o.born)
+	for group := range o.groups {
+		add := func(pid int) {
+			if _, parent, of, start, ok := procState(pid); ok && of == group && parent != os.Getpid() {
+				all[pid] = start
+			}
+		}
+		add(group) // also where nobody reaps it
+		eachOfGroup(group, add)
+	}
+	return all
 }
 
 // watchedOrphan is one process that is waited for.

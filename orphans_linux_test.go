@@ -2,6 +2,7 @@ package main
 
 import (
 	"os/exec"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -74,4 +75,55 @@ func TestOrphansEnd(t *testing.T) {
 	if left := o.stop(); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
+}
+
+// What the leader of a group leaves behind is watched, also if it ends before anybody watches, and is carried along.
+func TestOrphansRest(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 1000 & exec sleep 1000")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	group := cmd.Process.Pid
+	t.Cleanup(func() { _ = syscall.Kill(-group, syscall.SIGKILL) })
+	for end := time.Now().Add(patience); len(membersOf(group)) < 2; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("there is no second process")
+		}
+	}
+	_, _, _, start, _ := procState(group)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	o, err := openOrphans(map[int]uint64{group: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.close()
+	events := make(chan event)
+	o.watch(events)
+	next := func() (pids []int) {
+		select {
+		case ev := <-events:
+			for _, d := range ev.ended {
+				pids = append(pids, d.pid)
+			}
+		case <-time.After(patience):
+			t.Error("nobody tells of an end")
+		}
+		return pids
+	}
+	if got := next(); !slices.Equal(got, []int{group}) {
+		t.Errorf("ended: %v, want %d", got, group)
+	}
+	rest := membersOf(group)
+	_ = syscall.Kill(-group, syscall.SIGKILL)
+	if got := next(); !slices.Equal(got, rest) {
+		t.Errorf("ended: %v, want %v", got, rest)
+	}
+	o.stop()
+}
+
+func membersOf(group int) (all []int) {
+	eachOfGroup(group, func(pid int) { all = append(all, pid) })
+	return all
 }
