@@ -215,9 +215,13 @@ func BenchmarkStart(b *testing.B) {
 
 // BenchmarkRestart: HUP to the successor's first answer, less the program's own start. Goal: 5 ms.
 func BenchmarkRestart(b *testing.B) {
-	w := wrap(b)
+	benchRestarts(b, wrap(b), 2)
+}
+
+// benchRestarts has w restarted, for the first time to generation n.
+func benchRestarts(b *testing.B, w *wrapped, n int) {
 	var plain, through []time.Duration
-	for n := 2; b.Loop(); n++ {
+	for ; b.Loop(); n++ {
 		took, _ := direct(b, false)
 		plain = append(plain, took)
 		want := fmt.Sprintf("generation %d ", n)

@@ -3,8 +3,6 @@ package main
 // This file measures what a re-exec costs: how long nobody supervises, and what clients notice of it.
 
 import (
-	"context"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,28 +37,5 @@ func BenchmarkReexec(b *testing.B) {
 // BenchmarkReexecPause: the longest wait of clients while hotwrap replaces itself over and over, against the same load
 // without. Goal: no difference.
 func BenchmarkReexecPause(b *testing.B) {
-	worst := map[string][]time.Duration{}
-	lost, requests, times := 0, 0, 0
-	for b.Loop() {
-		w := wrap(b)
-		calm, _ := latencies(w.addr, nil)
-		busy, failed := latencies(w.addr, func(ctx context.Context) {
-			for ; ctx.Err() == nil; times++ {
-				w.reexec()
-			}
-		})
-		for name, all := range map[string][]time.Duration{"calm": calm, "reexecs": busy} {
-			slices.Sort(all)
-			worst[name+"-max-ms"] = append(worst[name+"-max-ms"], all[len(all)-1])
-			worst[name+"-p999-ms"] = append(worst[name+"-p999-ms"], all[len(all)*999/1000])
-		}
-		lost, requests = lost+failed, requests+len(busy)
-		w.stop()
-	}
-	for name, all := range worst {
-		b.ReportMetric(ms(median(all)), name)
-	}
-	b.ReportMetric(float64(lost), "lost")
-	b.ReportMetric(float64(requests), "requests")
-	b.ReportMetric(float64(times), "re-execs")
+	benchPause(b, "re-execs", wrap, func(w *wrapped, _ int) { w.reexec() })
 }

@@ -126,20 +126,7 @@ func connecting(addr string, until time.Time) (n int) {
 func BenchmarkSteerRestart(b *testing.B) {
 	for _, way := range benchWays(b) {
 		b.Run(way.name, func(b *testing.B) {
-			w := way.wrap(b)
-			var plain, through []time.Duration
-			for n := 3; b.Loop(); n++ {
-				took, _ := direct(b, false)
-				plain = append(plain, took)
-				want := fmt.Sprintf("generation %d ", n)
-				began := time.Now()
-				_ = w.cmd.Process.Signal(syscall.SIGHUP)
-				for !strings.HasPrefix(fetchOnce(w.addr), want) {
-				}
-				through = append(through, time.Since(began))
-				w.await(fmt.Sprintf("generation %d gone", n-1))
-			}
-			reportAdded(b, plain, through)
+			benchRestarts(b, way.wrap(b), 3)
 		})
 	}
 }
@@ -149,34 +136,42 @@ func BenchmarkSteerRestart(b *testing.B) {
 func BenchmarkSteerPause(b *testing.B) {
 	for _, way := range benchWays(b) {
 		b.Run(way.name, func(b *testing.B) {
-			worst := map[string][]time.Duration{}
-			lost, all, restarts := 0, 0, 0
-			for b.Loop() {
-				w := way.wrap(b)
-				calm, _ := latencies(w.addr, nil)
-				busy, failed := latencies(w.addr, func(ctx context.Context) {
-					for n := 3; ctx.Err() == nil; n++ {
-						_ = w.cmd.Process.Signal(syscall.SIGHUP)
-						w.await(fmt.Sprintf("generation %d serving", n))
-						restarts++
-					}
-				})
-				for name, all := range map[string][]time.Duration{"calm": calm, "restarts": busy} {
-					slices.Sort(all)
-					worst[name+"-max-ms"] = append(worst[name+"-max-ms"], all[len(all)-1])
-					worst[name+"-p999-ms"] = append(worst[name+"-p999-ms"], all[len(all)*999/1000])
-				}
-				lost, all = lost+failed, all+len(busy)
-				w.stop()
-			}
-			for name, all := range worst {
-				b.ReportMetric(ms(median(all)), name)
-			}
-			b.ReportMetric(float64(lost), "lost")
-			b.ReportMetric(float64(all), "requests")
-			b.ReportMetric(float64(restarts), "restarts")
+			benchPause(b, "restarts", way.wrap, func(w *wrapped, i int) {
+				_ = w.cmd.Process.Signal(syscall.SIGHUP)
+				w.await(fmt.Sprintf("generation %d serving", i+3))
+			})
 		})
 	}
+}
+
+// benchPause reports how long clients wait at the most while nothing happens, and while something (what) is done again and again, for
+// the time i of this hotwrap, counted from 0.
+func benchPause(b *testing.B, what string, start func(*testing.B) *wrapped, do func(w *wrapped, i int)) {
+	worst := map[string][]time.Duration{}
+	lost, requests, times := 0, 0, 0
+	for b.Loop() {
+		w := start(b)
+		calm, _ := latencies(w.addr, nil)
+		busy, failed := latencies(w.addr, func(ctx context.Context) {
+			for i := 0; ctx.Err() == nil; i++ {
+				do(w, i)
+				times++
+			}
+		})
+		for name, all := range map[string][]time.Duration{"calm": calm, what: busy} {
+			slices.Sort(all)
+			worst[name+"-max-ms"] = append(worst[name+"-max-ms"], all[len(all)-1])
+			worst[name+"-p999-ms"] = append(worst[name+"-p999-ms"], all[len(all)*999/1000])
+		}
+		lost, requests = lost+failed, requests+len(busy)
+		w.stop()
+	}
+	for name, all := range worst {
+		b.ReportMetric(ms(median(all)), name)
+	}
+	b.ReportMetric(float64(lost), "lost")
+	b.ReportMetric(float64(requests), "requests")
+	b.ReportMetric(float64(times), what)
 }
 
 // latencies is how long each answer took of clients that ask on new connections for pauseTime, while something is done;

@@ -1159,21 +1159,7 @@ func startBindChild(t *testing.T, texts ...string) bindChild {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestBindChild$")
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "HOTWRAP_TEST_LISTEN="+strings.Join(texts, "\n"))
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		_ = cmd.Wait()
-	})
+	stdout := startChild(t, cmd)
 	child := bindChild{pid: cmd.Process.Pid}
 	for lines := bufio.NewScanner(stdout); len(child.addrs) < len(texts) && lines.Scan(); {
 		child.addrs = append(child.addrs, lines.Text())

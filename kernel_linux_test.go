@@ -58,23 +58,7 @@ func startHolder(t testing.TB, cmd *exec.Cmd, fds ...int) (pid int, line string)
 		defer f.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	line, err = bufio.NewReader(stdout).ReadString('\n')
+	line, err := startChild(t, cmd).ReadString('\n')
 	if err != nil {
 		t.Fatalf("the process wrote no line: %v", err)
 	}

@@ -332,19 +332,7 @@ func startOwner(t *testing.T, base string) (cmd *exec.Cmd, path string) {
 	t.Helper()
 	cmd = exec.Command(os.Args[0], "-test.run=^TestNotifyDirOwner$")
 	cmd.Env = append(os.Environ(), "NOTIFYDIR_TEST_BASE="+base)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stdin.Close(); cmd.Process.Kill(); cmd.Wait() })
-	lines := bufio.NewScanner(stdout)
+	lines := bufio.NewScanner(startChild(t, cmd))
 	for lines.Scan() {
 		if path, ok := strings.CutPrefix(lines.Text(), "open: "); ok {
 			return cmd, path
