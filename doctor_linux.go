@@ -117,7 +117,7 @@ func (c *patient) admit(user *credential) (err error) {
 func patientError(report []byte) error {
 	switch begun, doing, errno := reported(report); {
 	case !begun:
-		return errors.New("its process ended before it became the program")
+		return errors.New(endedEarly)
 	case doing != "":
 		return fmt.Errorf("cannot %s: %w", doing, errno)
 	}

@@ -213,7 +213,7 @@ func (s *supervisor) died(g *generation, w *worker) {
 	case genStarting:
 		if w.ExecErr != "" {
 			if !s.notYet(g, syscall.Errno(w.ExecErrno)) {
-				s.failWorker(g, w, w.ExecErr, w.ExecCode)
+				s.failWorker(g, w, w.notStarted(), w.ExecCode)
 			}
 			return
 		}

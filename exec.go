@@ -599,6 +599,8 @@ func (p *program) stdin() uintptr {
 	return 0
 }
 
+const endedEarly = "its process ended before it became the program"
+
 // readReport turns what came through the report pipe into an error: that the shim began and nothing more means that it
 // has become the program; else its errno and what it was doing follow.
 func readReport(f io.Reader, img *image) error {
@@ -608,8 +610,8 @@ func readReport(f io.Reader, img *image) error {
 	}
 	begun, doing, errno := reported(all)
 	switch {
-	case !begun: // killed, or it found no memory or no thread for itself
-		cause := errors.New("its process ended before it became the program")
+	case !begun: // it found no memory or no thread for itself; or it was killed, as its end will tell
+		cause := errors.New(endedEarly)
 		if limit := processLimit(); limit != "" {
 			cause = fmt.Errorf("%w (%s)", cause, limit)
 		}

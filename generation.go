@@ -265,12 +265,21 @@ func (w *worker) by() string {
 func (w *worker) obituary(now instant) string {
 	switch {
 	case w.ExecErr != "":
-		return w.ExecErr
+		return w.notStarted()
 	case w.Blame != "":
 		return w.Blame
 	default:
 		return fmt.Sprintf("%s after %s", w.Status, brief(now.since(w.Started)))
 	}
+}
+
+// notStarted says why a worker's process has not become the program. One that was killed before could not tell: no limit is
+// to blame.
+func (w *worker) notStarted() string {
+	if head, _, early := strings.Cut(w.ExecErr, endedEarly); early && w.Status.Signal != 0 {
+		return head + "its process " + w.Status.String() + " before it became the program"
+	}
+	return w.ExecErr
 }
 
 // crash words the end of a serving worker.

@@ -689,6 +689,25 @@ func (f *fakeWorld) badExec(first bool) {
 	}
 }
 
+// TestEndedEarly: a process that was killed before it became the program is no fault of a limit.
+func TestEndedEarly(t *testing.T) {
+	f := started(t, defaultLimits())
+	early := cannotStart("./app", errors.New(endedEarly+" (at most 60 processes of one user, RLIMIT_NPROC)"))
+	for status, reason := range map[exitStatus]string{
+		{Signal: syscall.SIGKILL}: `cannot start "./app": its process died of SIGKILL before it became the program`,
+		{Code: 2}:                 early.Error(), // the Go runtime found no thread
+	} {
+		f.ask(askRestart, "SIGHUP")
+		f.prepared(nil)
+		f.step(event{kind: evExec, serial: f.s.Serials, err: early})
+		f.exit(status)
+		if v := f.s.Verdicts[len(f.s.Verdicts)-1]; v.Result != failed || v.Reason != reason {
+			t.Errorf("%v: %s: %q, want %q", status, v.Result, v.Reason, reason)
+		}
+	}
+	f.want("1 serving")
+}
+
 func (f *fakeWorld) missBeat() {
 	f.beating[f.s.Serials] = true
 	f.step(event{kind: evNotice, serial: f.s.Serials, notice: notice{watchdog: true, watchdogUSec: time.Second}})
