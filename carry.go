@@ -19,12 +19,13 @@ import (
 // writtenVersion is raised when an older reader would understand what is written wrongly; a mere new field does not.
 const writtenVersion = 1
 
-// baggage is what goes along in a re-exec beside the written form: descriptors, under their numbers.
+// baggage is what goes along in a re-exec beside the written form: descriptors, under their numbers. nil: nothing does, for
+// what is written is all that a death leaves.
 type baggage struct{ fds []int }
 
 // keep notes that a descriptor is to survive, and returns it; one that is none is left out.
 func (b *baggage) keep(fd int) int {
-	if fd >= 0 && !slices.Contains(b.fds, fd) {
+	if b != nil && fd >= 0 && !slices.Contains(b.fds, fd) {
 		b.fds = append(b.fds, fd)
 	}
 	return fd

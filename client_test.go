@@ -131,6 +131,11 @@ func TestVerdicts(t *testing.T) {
 			5, "hotwrap: error: superseded: a rollback took its place, by SIGHUP; generation 4 serves on",
 		},
 		{"stopped", "restart", `{"verdict":{"result":"stopped","reason":"hotwrap is stopping"}}`, 5, "hotwrap: error: no restart: hotwrap is stopping"},
+		{"stopped instead", "reexec", `{"verdict":{"result":"stopped","reason":"hotwrap is stopping"}}`, 5, "hotwrap: error: not re-executed: hotwrap is stopping"},
+		{
+			"stays", "reexec", `{"verdict":{"result":"failed","reason":"the new hotwrap does not answer","serving":4}}`,
+			1, "hotwrap: error: cannot re-exec: the new hotwrap does not answer; the old hotwrap goes on, and the program was not touched",
+		},
 		{"of the future", "restart", `{"verdict":{"result":"postponed","reason":"it rains"}}`, 4, "hotwrap: error: postponed: it rains"},
 		{"stop", "stop", `{"verdict":{"ask":"stop","result":"stopped","exit":0,"took":2.1}}`, 0, "stopped after 2.1s"},
 		{

@@ -430,7 +430,7 @@ Usage: hotwrap reexec [OPTION]... [NAME|PID]
 The new hotwrap is asked first whether it can take over. If it cannot, the old one goes on.
 
 ` + nameHelp + `Exit status: 0 replaced, 1 the old one goes on, 2 wrong usage, 3 no such instance,
-4 unknown (gave up waiting, or lost hotwrap).
+4 unknown (gave up waiting, or lost hotwrap), 5 hotwrap stops.
 `
 
 const signalHelp = `Send a signal to the workers: to each one's own process, not to its children.

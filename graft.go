@@ -7,11 +7,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 )
 
 // graft adds to text, which v was written as, what before has in objects of the same place and v's type has not. Elements
-// of lists are the same if their first field is.
+// of lists are the same if their first field is there and is; where that holds for several, if all else is the same, too.
 func graft(text, before []byte, v any) ([]byte, error) {
 	if len(before) == 0 {
 		return text, nil
@@ -68,7 +69,7 @@ func graftStruct(is, was map[string]any, t reflect.Type) {
 		field, ok := known[key]
 		value, there := is[key]
 		switch {
-		case !ok && !there:
+		case !ok && !there && !folds(known, key):
 			is[key] = before
 		case ok && there:
 			is[key] = grafted(value, before, field)
@@ -76,20 +77,60 @@ func graftStruct(is, was map[string]any, t reflect.Type) {
 	}
 }
 
-// graftList finds for each element the one that it was.
-func graftList(is, was []any, t reflect.Type) {
-	key := firstField(t)
-	if key == "" {
-		return
-	}
-	for _, value := range is {
-		now, ok := value.(map[string]any)
-		for _, before := range was {
-			if old, too := before.(map[string]any); ok && too && reflect.DeepEqual(old[key], now[key]) {
-				grafted(now, old, t)
-			}
+// folds tells whether a reader would take key for one that is known: upper and lower case are the same to encoding/json.
+func folds(known map[string]reflect.Type, key string) bool {
+	for name := range known {
+		if strings.EqualFold(name, key) {
+			return true
 		}
 	}
+	return false
+}
+
+// graftList finds for each element the one that it was. What cannot be told apart gets nothing: better lost than another's.
+func graftList(is, was []any, t reflect.Type) {
+	key := firstField(t)
+	for _, value := range is {
+		now, ok := value.(map[string]any)
+		if !ok || now[key] == nil {
+			continue
+		}
+		old, heirs := alike(was, key, now[key]), alike(is, key, now[key])
+		if len(old) > 1 || len(heirs) > 1 {
+			old = slices.DeleteFunc(old, func(before map[string]any) bool { return !holds(before, now) })
+			heirs = slices.DeleteFunc(heirs, func(heir map[string]any) bool { return len(old) == 0 || !holds(old[0], heir) })
+		}
+		if len(old) == 1 && len(heirs) == 1 {
+			grafted(now, old[0], t)
+		}
+	}
+}
+
+// alike are the elements of a list that have that value there.
+func alike(list []any, key string, value any) (found []map[string]any) {
+	for _, element := range list {
+		if object, ok := element.(map[string]any); ok && object[key] != nil && holds(object[key], value) {
+			found = append(found, object)
+		}
+	}
+	return found
+}
+
+// holds tells whether all of now is in old, too.
+func holds(old, now any) bool {
+	switch now := now.(type) {
+	case map[string]any:
+		was, ok := old.(map[string]any)
+		for key, value := range now {
+			before, there := was[key]
+			ok = ok && there && holds(before, value)
+		}
+		return ok
+	case []any:
+		was, ok := old.([]any)
+		return ok && slices.EqualFunc(was, now, holds)
+	}
+	return reflect.DeepEqual(old, now)
 }
 
 // fieldsOf are the names that a struct is written with.

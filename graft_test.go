@@ -82,3 +82,70 @@ func TestWrittenTwice(t *testing.T) {
 		t.Errorf("written %s\nread    %s", text, again)
 	}
 }
+
+// TestGraftList is that what only a newer hotwrap knows of an element comes to nobody else.
+func TestGraftList(t *testing.T) {
+	type known struct {
+		Key   int    `json:"key,omitempty"`
+		Value string `json:"value,omitempty"`
+	}
+	type nested struct {
+		Key known `json:"key"`
+	}
+	for _, c := range []struct {
+		is, was, want string
+		v             any
+	}{
+		{`[{"key":1},{"key":2}]`, `[{"key":2,"new":"b"},{"key":1,"new":"a"}]`, `[{"key":1,"new":"a"},{"key":2,"new":"b"}]`, []known{}},
+		{`[{"value":"x"},{}]`, `[{"value":"y","new":"a"},{"new":"b"}]`, `[{"value":"x"},{}]`, []known{}},                                                             // without the key
+		{`[{"key":null}]`, `[{"key":null,"new":"a"}]`, `[{"key":null}]`, []known{}},                                                                                  // which is nobody's
+		{`[{"key":1},{"key":1}]`, `[{"key":1,"value":"gone","new":"a"}]`, `[{"key":1},{"key":1}]`, []known{}},                                                        // indistinguishable
+		{`[{"key":1,"value":"x"},{"key":1,"value":"y"}]`, `[{"key":1,"value":"x","new":"a"}]`, `[{"key":1,"new":"a","value":"x"},{"key":1,"value":"y"}]`, []known{}}, // one came
+		{`[{"key":1,"value":"y"}]`, `[{"key":1,"value":"x","new":"a"},{"key":1,"value":"y","new":"b"}]`, `[{"key":1,"new":"b","value":"y"}]`, []known{}},             // one went
+		{`[{"key":1,"value":"z"}]`, `[{"key":1,"value":"x","new":"a"}]`, `[{"key":1,"new":"a","value":"z"}]`, []known{}},                                             // it changed
+		{`[{"key":{"key":1}}]`, `[{"key":{"key":1,"deep":2},"new":"a"}]`, `[{"key":{"deep":2,"key":1},"new":"a"}]`, []nested{}},
+		{`[{"key":1}]`, `[{"key":1,"VALUE":"x"}]`, `[{"key":1}]`, []known{}}, // which a reader would take for its own
+		{`[1,"a",null]`, `[{"key":1},2]`, `[1,"a",null]`, []known{}},
+		{`[1,2]`, `[2,1]`, `[1,2]`, []int{}},
+	} {
+		got, err := graft([]byte(c.is), []byte(c.was), c.v)
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s after %s: %s, %v, want %s", c.is, c.was, got, err, c.want)
+		}
+	}
+}
+
+// FuzzGraft: whatever came along, what this hotwrap knows is as it has it, and handing on twice is handing on once.
+func FuzzGraft(f *testing.F) {
+	const is = `{"version":1,"state":{"generations":[{"generation":1,"slots":[{},{}]},{"generation":2,"workers":[{"serial":3}]}],"verdicts":[{"request":{"id":"1"}}]},"images":[{},{"real":"/a"}]}`
+	for _, was := range []string{
+		`{}`, `{"new":{}}`, `{"VERSION":2,"State":7}`, `{"state":{"generations":[{"generation":2,"new":1,"workers":[{"serial":3,"new":2},null,{}]}]}}`,
+		`{"images":[{"new":1},{"real":"/a","new":2},{"real":"/a"}],"state":{"verdicts":[{"request":{"id":"1","new":3},"new":4}]}}`, `[]`, `{"images":{},"state":[]}`,
+	} {
+		f.Add([]byte(is), []byte(was))
+	}
+	f.Fuzz(func(t *testing.T, is, was []byte) {
+		own, err := decode(is)
+		if err != nil {
+			return
+		}
+		text, err := own.encode(nil)
+		if err != nil {
+			return
+		}
+		once, err := own.encode(was)
+		if err != nil || len(was) == 0 {
+			return
+		}
+		read, err := decode(once)
+		if err != nil {
+			t.Fatalf("%v: %s", err, once)
+		}
+		if again, err := read.encode(nil); err != nil || string(again) != string(text) {
+			t.Errorf("after %s came %s, %v, not %s", was, again, err, text)
+		}
+		if twice, err := read.encode(once); err != nil || string(twice) != string(once) {
+			t.Errorf("once %s, twice %s, %v", once, twice, err)
+		}
+	})
+}

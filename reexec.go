@@ -31,7 +31,7 @@ type reexecution struct {
 func (s *supervisor) askedReexec(r request) {
 	switch {
 	case s.Ending:
-		s.say(info("no re-exec: hotwrap is stopping").with("by", r.Cause))
+		s.say(info("not re-executed: hotwrap is stopping").with("by", r.by()))
 		s.answer(r, stopped, nil, "hotwrap is stopping")
 		return
 	case s.Reexec != nil && len(s.Reexec.Requests) >= pendingMost:
@@ -91,10 +91,15 @@ func (s *supervisor) stay(reason string) {
 	r := s.Reexec
 	s.Reexec = nil
 	s.killCommand(r.PID)
-	if !s.leaving {
+	res := failed
+	switch {
+	case s.Ending:
+		res = stopped
+		s.say(info("not re-executed: %s", reason))
+	case !s.leaving:
 		s.say(warning("cannot re-exec: %s", reason).end("this hotwrap goes on, and the program was not touched"))
 	}
-	s.answerAll(r.Requests, failed, nil, reason)
+	s.answerAll(r.Requests, res, nil, reason)
 }
 
 // arrived goes on in a new process image with the state of the one before, which has stopped to listen at left. refused is

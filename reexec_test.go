@@ -29,7 +29,6 @@ func TestReexecRefused(t *testing.T) {
 	for name, refuse := range map[string]func(f *fakeWorld){
 		"by its own word": func(f *fakeWorld) { f.proposed(errors.New("too old")) },
 		"mute":            func(f *fakeWorld) { f.advance(reexecPatience) },
-		"by a stop":       func(f *fakeWorld) { f.ask(askStop, "SIGTERM") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := started(t, defaultLimits())
@@ -40,6 +39,18 @@ func TestReexecRefused(t *testing.T) {
 				t.Errorf("answered %q after %d re-execs", f.result(0), f.kept)
 			}
 		})
+	}
+}
+
+// TestReexecStopped: a stop that comes meanwhile is what happens, before a new hotwrap is asked or after.
+func TestReexecStopped(t *testing.T) {
+	f := started(t, defaultLimits())
+	f.ask(askReexec, "SIGUSR2")
+	f.ask(askStop, "SIGTERM")
+	f.ask(askReexec, "hotwrap reexec")
+	f.wantSaid("not re-executed: hotwrap is stopping", "not re-executed: hotwrap is stopping")
+	if f.result(0) != stopped || f.result(2) != stopped || f.kept != 0 || f.s.Reexec != nil {
+		t.Errorf("answered %q and %q after %d re-execs", f.result(0), f.result(2), f.kept)
 	}
 }
 

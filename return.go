@@ -5,12 +5,14 @@ package main
 //
 // Its rules:
 //   - What only the dead one could finish has failed: a restart under way, what waited for a hook or a build.
-//   - Deadlines go on: the clock is the machine's.
+//   - Deadlines go on: the clock is the machine's. Where it is behind that of the dead one (another time namespace,
+//     time_namespaces(7)), none is further away than the limit it came from.
 
 import (
 	"io"
 	"os"
 	"slices"
+	"time"
 )
 
 // legacy is what a hotwrap that was killed has left.
@@ -26,7 +28,8 @@ func (s *supervisor) inherit(st state, killed provenance) {
 	s.state = st
 	now := s.world.now()
 	s.Stop, s.Ending, s.Status, s.Reexec = nil, false, 0, nil
-	s.Wanted, s.Helped, s.Heartbeat = s.limits.workers, false, 0
+	s.Wanted, s.Helped, s.Heartbeat, s.Extend = s.limits.workers, false, 0, 0
+	s.clamp(now)
 	if s.limits.heartbeat > 0 {
 		s.Heartbeat = now
 	}
@@ -56,6 +59,50 @@ func (s *supervisor) inherit(st state, killed provenance) {
 		}
 	}
 	s.requested(event{request: request{Ask: askRestart, Cause: "return"}})
+}
+
+// within has an instant that is to come be no further away than limit; none stays none.
+func (t *instant) within(now instant, limit time.Duration) { *t = min(*t, now.add(limit)) }
+
+// clamp brings what another hotwrap's clock says within what can be by ours.
+func (s *supervisor) clamp(now instant) {
+	for _, g := range s.Generations {
+		limit := max(s.limits.readyTimeout, s.limits.bake)
+		if g.State == genDraining {
+			limit = g.Deadline.since(g.Drain)
+		}
+		g.Deadline.within(now, limit)
+		g.Observe.within(now, limit/observePart)
+		g.Surveyed.within(now, surveyLimit)
+		g.Report.within(now, g.Period)
+		g.Glance.within(now, glanceLongest)
+		g.Ask.within(now, urlAgain)
+		for _, past := range []*instant{&g.Started, &g.Drain, &g.Emptied, &g.Serves} {
+			past.within(now, 0)
+		}
+		for i := range g.Slots {
+			g.Slots[i].Start.within(now, backoffMost)
+		}
+		for _, w := range g.Workers {
+			s.clampWorker(w, now)
+		}
+	}
+}
+
+func (s *supervisor) clampWorker(w *worker, now instant) {
+	limit := s.limits.drainTimeout
+	if w.State == workerStarting {
+		limit = s.limits.readyTimeout
+	}
+	w.Limit.within(now, limit)
+	w.Look.within(now, max(w.Pause, lookAfter))
+	w.Alive.within(now, s.aliveLong())
+	w.Watchdog.within(now, w.Beat)
+	w.Again.within(now, killPatience)
+	w.Goad.within(now, goadAfter)
+	w.Search.within(now, searchLimit)
+	w.Started.within(now, 0)
+	w.Ready.within(now, 0)
 }
 
 // clearing tells whether a successor that the dead hotwrap had begun is still to end: it may have sockets that nobody wrote

@@ -260,14 +260,13 @@ func (h *host) testament(s *supervisor) ([]byte, error) {
 		Version: writtenVersion, Hotwrap: versionText(), Self: h.self, Since: h.since, State: st, Closed: h.closed,
 		Ears: map[int]carriedEars{}, Who: &who,
 	}
-	none := &baggage{}
 	for _, img := range st.images() {
-		c := img.carry(none)
+		c := img.carry(nil)
 		c.Env, c.Set = nil, nil
 		w.Images = append(w.Images, c)
 	}
 	if !h.closed {
-		w.Traffic = h.traffic.carry(none)
+		w.Traffic = h.traffic.carry(nil)
 	}
 	if h.notify != nil {
 		w.Notify = h.notify.carry(nil)

@@ -49,12 +49,18 @@ func (v verdictView) words() string {
 	case promoted:
 		return fmt.Sprintf("generation %d serves%s%s", v.Generation, inParentheses("build ", v.Build), after) + because(v.Reason)
 	case failed:
+		if v.Ask == askReexec {
+			return "cannot re-exec" + because(v.Reason) + "; the old hotwrap goes on, and the program was not touched"
+		}
 		return v.failure() + v.serves()
 	case superseded:
 		return "superseded" + because(v.Reason) + v.serves()
 	case stopped:
 		if v.Ask == askStop {
 			return "stopped" + after + because(v.Reason)
+		}
+		if v.Ask == askReexec {
+			return "not re-executed" + because(v.Reason)
 		}
 		return "no " + string(v.Ask) + because(v.Reason)
 	case reexeced:
