@@ -5,6 +5,7 @@ package main
 //
 // Its rules:
 //   - What only the dead one could finish has failed: a restart under way, what waited for a hook or a build.
+//   - TTIN and TTOU hold as long as --workers is the same.
 //   - Deadlines go on: the clock is the machine's. Where it is behind that of the dead one (another time namespace,
 //     time_namespaces(7)), none is further away than the limit it came from.
 
@@ -28,7 +29,10 @@ func (s *supervisor) inherit(st state, killed provenance) {
 	s.state = st
 	now := s.world.now()
 	s.Stop, s.Ending, s.Status, s.Reexec = nil, false, 0, nil
-	s.Wanted, s.Helped, s.Heartbeat, s.Extend = s.limits.workers, false, 0, 0
+	s.Helped, s.Heartbeat, s.Extend = false, 0, 0
+	if killed.Workers != s.limits.workers || s.Wanted < 1 || s.Wanted > workersMost {
+		s.Wanted = s.limits.workers
+	}
 	s.clamp(now)
 	if s.limits.heartbeat > 0 {
 		s.Heartbeat = now
@@ -40,6 +44,9 @@ func (s *supervisor) inherit(st state, killed provenance) {
 		}
 		g.Inherited = true
 		s.sayInherited(g, killed)
+	}
+	if s.Wanted != s.limits.workers {
+		s.say(info("%s wanted, as by the hotwrap that was killed", count(s.Wanted, "worker")))
 	}
 	for _, g := range slices.Clone(s.Generations) {
 		s.resume(g, now)

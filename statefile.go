@@ -51,7 +51,8 @@ type provenance struct {
 	Dir     string         `json:"dir"`
 	Program []string       `json:"program"`
 	Listen  []string       `json:"listen,omitempty"`
-	Born    map[int]uint64 `json:"born"` // when each worker's process started
+	Workers int            `json:"workers,omitempty"` // of a generation, by the command line: TTIN and TTOU count from there
+	Born    map[int]uint64 `json:"born"`              // when each worker's process started
 }
 
 // stateFile is the file and its writer. Its fields belong to the supervisor's goroutine.
@@ -126,7 +127,8 @@ func (h *host) provenance(cfg *config) (provenance, bool) {
 	_, _, _, start, ok := procState(os.Getpid())
 	p := h.program
 	who := provenance{
-		Boot: boot, PID: os.Getpid(), Start: start, UID: os.Geteuid(), User: p.uid(), Dir: p.dir, Program: p.argv, Born: map[int]uint64{},
+		Boot: boot, PID: os.Getpid(), Start: start, UID: os.Geteuid(), User: p.uid(), Dir: p.dir, Program: p.argv, Workers: cfg.workers.n,
+		Born: map[int]uint64{},
 	}
 	for _, l := range p.listeners {
 		if l.lent {
