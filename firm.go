@@ -5,6 +5,10 @@ package main
 // Its rule: whoever owns a directory, or may write to it, chooses what lies there, and may exchange it between two looks. So
 // the way is walked from descriptor to descriptor, only root's own symlinks in root's own directories are followed, and no
 // file that has a second name is opened in a directory of somebody else's: it may be any file of the same file system.
+//
+// In a sticky directory, as /tmp is, nobody exchanges what is root's (inode(7)), but everybody may put something there first:
+// a file of his own, or, unless fs.protected_hardlinks is set (proc_sys_fs(5)), a second name of any file or symlink. So there
+// nothing that has one is used, and no file that is not root's, as fs.protected_regular and fs.protected_fifos have it.
 
 import (
 	"errors"
@@ -19,13 +23,15 @@ const linksMost = 40 // symlinks on one way, as the kernel has it: path_resoluti
 
 var (
 	errForeignLink = errors.New("it is a symlink, and not root's; whoever made it chooses what root writes to")
-	errForeignName = errors.New("it has another name elsewhere, and lies in a directory of somebody else's, who chooses what root writes to")
+	errForeignName = errors.New("it has another name elsewhere, and lies in a directory to which others may write, who choose what root writes to")
+	errForeignFile = errors.New("it is not root's, and lies in a directory in which all may make files")
 )
 
 // way is how far a path was walked.
 type way struct {
 	dir   int      // descriptor
-	firm  bool     // nobody but root has a hand in any directory up to here
+	firm  bool     // nobody but root can exchange anything in any directory up to here
+	open  bool     // but others may put something into this one
 	parts []string // what is left
 	links int
 }
@@ -49,7 +55,7 @@ func openFirm(path string, flags int, mode uint32) (fd int, err error) {
 		case err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK && !w.isProc():
 			err = w.follow(name, &st)
 		case last:
-			return w.open(name, flags, mode)
+			return w.openLast(name, flags, mode)
 		default:
 			err = w.down(name)
 		}
@@ -109,13 +115,14 @@ func (w *way) down(name string) error {
 func (w *way) look() error {
 	var st unix.Stat_t
 	err := unix.Fstat(w.dir, &st)
-	w.firm = w.firm && reliable(st.Uid) && (st.Mode&0o022 == 0 || st.Mode&unix.S_ISVTX != 0)
+	w.open = st.Mode&0o022 != 0
+	w.firm = w.firm && reliable(st.Uid) && (!w.open || st.Mode&unix.S_ISVTX != 0)
 	return err
 }
 
 // follow puts what a symlink says in the place of its name.
 func (w *way) follow(name string, st *unix.Stat_t) error {
-	if !w.firm || !reliable(st.Uid) {
+	if !w.firm || !reliable(st.Uid) || w.open && st.Nlink > 1 {
 		return errForeignLink
 	}
 	if w.links++; w.links > linksMost {
@@ -134,8 +141,8 @@ func (w *way) follow(name string, st *unix.Stat_t) error {
 	return nil
 }
 
-// open opens the file itself.
-func (w *way) open(name string, flags int, mode uint32) (int, error) {
+// openLast opens the file itself.
+func (w *way) openLast(name string, flags int, mode uint32) (int, error) {
 	if !w.isProc() {
 		flags |= unix.O_NOFOLLOW
 	}
@@ -149,13 +156,25 @@ func (w *way) open(name string, flags int, mode uint32) (int, error) {
 	case err != nil:
 		return -1, err
 	}
-	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil && !w.firm && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
-		err = errForeignName
-	}
-	if err != nil {
+	if err := w.refuse(fd); err != nil {
 		_ = unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
+}
+
+// refuse tells why a file of this directory is not to be used.
+func (w *way) refuse(fd int) error {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	kind := st.Mode & unix.S_IFMT
+	switch {
+	case err != nil:
+		return err
+	case kind == unix.S_IFREG && st.Nlink > 1 && (!w.firm || w.open):
+		return errForeignName
+	case kind != unix.S_IFDIR && w.firm && w.open && !reliable(st.Uid):
+		return errForeignFile
+	}
+	return nil
 }

@@ -186,3 +186,39 @@ func TestSocketRace(t *testing.T) {
 	untouched(t, victim)
 	t.Logf("%d of %d sockets were made", made, attacks)
 }
+
+// TestFirmSticky: in a directory like /tmp, what is root's is root's, but who comes first is not: no file of his, and no
+// second name of a file or symlink of root's.
+func TestFirmSticky(t *testing.T) {
+	dir, victim := hostile(t)
+	tmp, link := filepath.Join(filepath.Dir(dir), "tmp"), filepath.Join(filepath.Dir(dir), "link")
+	at := func(name string) string { return filepath.Join(tmp, name) }
+	his := func(name string) error { return os.Lchown(at(name), attackerID, attackerID) }
+	err := errors.Join(
+		os.Mkdir(tmp, 0o755), os.Chmod(tmp, 0o777|os.ModeSticky), os.Symlink(victim, link), //nolint:gosec // as /tmp is
+		os.Link(victim, at("name")), unix.Linkat(unix.AT_FDCWD, link, unix.AT_FDCWD, at("linkname"), 0),
+		os.WriteFile(at("file"), nil, 0o600), his("file"), unix.Mkfifo(at("fifo"), 0o600), his("fifo"), os.Symlink(victim, at("link")), his("link"),
+		os.WriteFile(at("own"), nil, 0o600), os.Symlink("own", at("ownlink")),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := unix.Open(at("fifo"), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(reader)
+	for name, want := range map[string]error{
+		"name": errForeignName, "linkname": errForeignLink, "link": errForeignLink, "file": errForeignFile, "fifo": errForeignFile,
+		"own": nil, "ownlink": nil, "new": nil,
+	} {
+		err := openAndWrite(at(name))
+		if kernels := errors.Is(want, errForeignFile) && errors.Is(err, unix.EACCES); !errors.Is(err, want) && !kernels { // fs.protected_regular
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	untouched(t, victim)
+}
