@@ -2,8 +2,9 @@ package main
 
 // This file makes the world again from what another hotwrap has carried along.
 //
-// Its rules: whatever fails here fails before anything has been taken from what is carried, so that the one who carried it
-// can go on; nothing is said that was said before.
+// Its rules:
+//   - What fails here fails before anything of what was carried is used up: who carried it can still go on with it.
+//   - What was said before is not said again.
 
 import (
 	"errors"

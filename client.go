@@ -584,6 +584,12 @@ func (a *asker) refuse(err error) int {
 	if a.json && status == exitUnknown && a.id != "" {
 		a.printJSON(map[string]any{"id": a.id, "ask": a.verb.name(), "result": "unknown", "reason": err.Error()})
 	}
+	var left *leftError
+	if errors.As(err, &left) && a.json && a.verb.name() == "status" {
+		for _, l := range left.all {
+			a.printJSON(l)
+		}
+	}
 	a.say("error", "%v", err)
 	if hint != "" {
 		a.say("hint", "%s", hint)

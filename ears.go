@@ -59,6 +59,20 @@ func (b *baggage) number(c syscall.Conn) (fd int) {
 	return fd
 }
 
+// double is number for a file that somebody else may close meanwhile; 0 if that has happened.
+func (b *baggage) double(c syscall.Conn) (fd int) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(n uintptr) {
+		if own, err := unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			fd = b.keep(own)
+		}
+	})
+	return fd
+}
+
 // carriedFile is a descriptor that came along, as an open file; nil if there is none.
 func carriedFile(fd int, name string) *os.File {
 	if fd <= 0 {

@@ -182,7 +182,7 @@ func (k *seeker) nobody(ctx context.Context, all []*contact) error {
 		all = every.visitAll(ctx, every.contacts())
 	}
 	e.hint = strings.Join(k.whatElse(all), "; ")
-	return e
+	return k.leaving(e)
 }
 
 // whatElse are hints at what there is, and why it is not what was meant.

@@ -301,7 +301,8 @@ type carriedStream struct {
 	Since      time.Time `json:"since,omitzero"`
 }
 
-// carry is to be called when the readers have been halted. One that is not, after all, has what it read taken from it.
+// carry is to be called when the readers have been halted. One that is not, after all, has what it read taken from it, and
+// may find the end of its pipe and close it before the exec: what goes along is a descriptor that it does not know.
 func (t *tails) carry(b *baggage) carriedTails {
 	carried := make(chan carriedTails, 1)
 	t.do <- func() {
@@ -316,11 +317,15 @@ func (t *tails) carry(b *baggage) carriedTails {
 			}
 		}
 		for s := range t.open {
-			stream := carriedStream{FD: b.number(s.file), Serial: serials[s.worker], Number: s.number, Generation: s.generation}
+			stream := carriedStream{Serial: serials[s.worker], Number: s.number, Generation: s.generation}
 			if s.halted {
-				stream.Held, stream.Since = s.held, s.since
+				stream.FD, stream.Held, stream.Since = b.number(s.file), s.held, s.since
+			} else {
+				stream.FD = b.double(s.file)
 			}
-			c.Streams = append(c.Streams, stream)
+			if stream.FD > 0 { // else it has closed it
+				c.Streams = append(c.Streams, stream)
+			}
 		}
 		carried <- c
 	}

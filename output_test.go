@@ -655,3 +655,30 @@ func TestFullCarried(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// TestCarriedEnd: a reader that could not be halted in time finds the end of its pipe before the exec, or has found it just
+// before: what is carried does not depend on what it closes.
+func TestCarriedEnd(t *testing.T) {
+	tails, b := newTails(), &baggage{}
+	defer close(tails.do)
+	var files []*os.File
+	for range 2 {
+		read, write, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		write.Close()
+		files = append(files, read)
+		tails.open[&outStream{file: read, worker: &tailed{}}] = struct{}{}
+	}
+	files[0].Close()
+	c := tails.carry(b)
+	files[1].Close()
+	if len(c.Streams) != 1 || !slices.Equal(b.fds, []int{c.Streams[0].FD}) {
+		t.Fatalf("carried %+v with %v", c.Streams, b.fds)
+	}
+	if _, err := unix.FcntlInt(uintptr(c.Streams[0].FD), unix.F_GETFD, 0); err != nil {
+		t.Errorf("what was carried is closed: %v", err)
+	}
+	_ = unix.Close(c.Streams[0].FD)
+}

@@ -4,6 +4,7 @@ package main
 // and a restart replaces them at once by children of its own.
 //
 // Its rules:
+//   - A stop that was under way is over: who is started is to serve. What had been told to finish is a predecessor that drains.
 //   - What only the dead one could finish has failed: a restart under way, what waited for a hook or a build.
 //   - TTIN and TTOU hold as long as --workers is the same.
 //   - Deadlines go on: the clock is the machine's. Where it is behind that of the dead one (another time namespace,
@@ -24,10 +25,19 @@ type legacy struct {
 	path    string // of the file that tells of them
 }
 
+// ended tells whether it had let go of its listeners, or parked them: it was stopping.
+func (l *legacy) ended() bool { return l.w.Closed || l.w.State.parked() }
+
 // inherit goes on with the state of a hotwrap that was killed.
 func (s *supervisor) inherit(st state, killed provenance) {
 	s.state = st
 	now := s.world.now()
+	if s.Stop != nil { // what had its stop signal finishes, and nothing comes back
+		s.Restart = nil
+		for _, g := range s.Generations {
+			g.Fallback = false
+		}
+	}
 	s.Stop, s.Ending, s.Status, s.Reexec = nil, false, 0, nil
 	s.Helped, s.Heartbeat, s.Extend = false, 0, 0
 	if killed.Workers != s.limits.workers || s.Wanted < 1 || s.Wanted > workersMost {

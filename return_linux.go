@@ -72,15 +72,6 @@ func (h *host) survivorsIn(cfg *config, path string) (l *legacy, why *message) {
 	return l, nil
 }
 
-// livesOn names processes.
-func livesOn(pids []int) string {
-	text := strings.Trim(fmt.Sprint(pids), "[]")
-	if len(pids) == 1 {
-		return "pid " + text + " lives on,"
-	}
-	return "pids " + strings.ReplaceAll(text, " ", ", ") + " live on,"
-}
-
 // errPtrace is what is to be done where one may not have another's descriptors.
 var errPtrace = errors.New("hotwrap needs the right to trace them: CAP_SYS_PTRACE, or the same user and kernel.yama.ptrace_scope=0; " +
 	"or let the service manager keep the sockets (FileDescriptorStoreMax=)")
@@ -91,12 +82,12 @@ func (h *host) legacyOf(cfg *config, w *written) (*legacy, error) {
 	if why := w.Who.differs(mine); why != "" {
 		return nil, errors.New(why)
 	}
-	if w.Closed || w.State.Ending {
-		return nil, errors.New("it was stopping")
-	}
 	o, err := openOrphans(w.Who.Born)
 	if err != nil {
 		return nil, err
+	}
+	if l := (&legacy{w: w, orphans: o}); l.ended() {
+		return l, nil
 	}
 	var leaders []int
 	for pid := range o.fds {
@@ -113,10 +104,13 @@ func (h *host) legacyOf(cfg *config, w *written) (*legacy, error) {
 	return &legacy{w: w, orphans: o, sockets: t}, nil
 }
 
-// relisten goes on with the sockets of what was left; false, and the reason is said, if they cannot be had. Those that
-// were handed to us, or that the service manager kept, come first.
+// relisten goes on with the sockets of what was left; false if there are none, or, and the reason is said, they cannot be
+// had. Those that were handed to us, or that the service manager kept, come first.
 func (h *host) relisten(handed []*listener) bool {
 	l := h.legacy
+	if l.ended() {
+		return false
+	}
 	t, ls, err := recoverTraffic(l.w.Traffic, func(inode uint64) (int, bool) {
 		for _, given := range handed {
 			if given.inode == inode {
@@ -128,7 +122,7 @@ func (h *host) relisten(handed []*listener) bool {
 			return fd, true
 		}
 		return l.sockets.find(inode)
-	})
+	}, func() { h.endUnwritten(l.w) })
 	if err == nil {
 		err = h.program.number(ls)
 	}
@@ -140,10 +134,6 @@ func (h *host) relisten(handed []*listener) bool {
 	}
 	for _, m := range h.store.letGo() {
 		h.say(m)
-	}
-	h.endUnwritten(l.w)
-	if l.path != h.place.statePath() { // from here on it is written there
-		removeState(l.path)
 	}
 	for _, l := range ls {
 		if l.file == nil {
@@ -163,8 +153,9 @@ func (h *host) relisten(handed []*listener) bool {
 }
 
 // endUnwritten ends generations that the dead hotwrap had begun and not written down: nobody else would ever end them. One that
-// has a client has been switched to, on a disk that was too slow to tell of it.
+// has a client has been switched to, on a disk that was too slow to tell of it: that gets no more of them.
 func (h *host) endUnwritten(w *written) {
+	ls := w.Traffic.restored()
 	control := "HOTWRAP_CONTROL=" + h.place.path
 	known := w.State.Numbers
 	for _, pid := range allPids() {
@@ -178,7 +169,8 @@ func (h *host) endUnwritten(w *written) {
 			continue
 		}
 		w.State.Numbers = max(w.State.Numbers, number)
-		if n := len(connections(tree(pid), h.program.listeners)); n > 0 {
+		if n := len(connections(tree(pid), ls)); n > 0 {
+			silence(pid, ls, w.Traffic.inodes())
 			h.say(warning("generation %d was not written down, and has %s: it is left alone", number, count(n, "connection")).with("pid", pid))
 			continue
 		}
@@ -206,6 +198,8 @@ func leftBehind(pid int) string {
 		return what + fmt.Sprintf("what it wrote for the next is not to be had here: end it with kill %d", pid)
 	case w.Who.lives():
 		return ""
+	case w.State.Ending:
+		return what + fmt.Sprintf("it was told to stop, and has not let go yet: wait for its end, or kill %d", pid)
 	}
 	return what + "taken over by: " + w.Who.command(base, name)
 }
@@ -246,6 +240,24 @@ func (who provenance) command(base, name string) string {
 	return text
 }
 
+// silence shuts down what a process listens on, where those listeners are, and is none of the known sockets.
+func silence(pid int, ls []*listener, known map[uint64]bool) {
+	ports := tcpPorts(ls)
+	t, err := huntIn([]int{pid})
+	if err != nil || len(ports) == 0 {
+		return
+	}
+	for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, ports) {
+		if s.inode == 0 || known[s.inode] {
+			continue
+		}
+		if fd, ok := t.find(s.inode); ok {
+			_ = unix.Shutdown(fd, unix.SHUT_RD)
+			_ = unix.Close(fd)
+		}
+	}
+}
+
 // endNow kills a process, and waits for its end for a moment.
 func endNow(pid int) {
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -273,6 +285,9 @@ func (h *host) goOnWithOrphans() (err error) {
 		return nil
 	}
 	h.orphans = l.orphans
+	if l.path != h.place.statePath() { // from here on it is written there
+		removeState(l.path)
+	}
 	if err := h.repinAll(l.w); err != nil {
 		return err
 	}

@@ -58,11 +58,12 @@ type inetSocket struct {
 	local, remote  netip.AddrPort
 	inode          uint64 // 0: no process has it, as a connection that is not accepted yet
 	idle           time.Duration
-	owed           bool // the last bytes came from the other side
-	unread, unsent int  // bytes that the program has not read, that the other side has not acknowledged
-	queue, limit   int  // of a listening one: connections not accepted yet, and how many may wait; limit 0: unknown
-	device         int  // index of the network interface it is bound to, 0: any; as the next, unknown to /proc/net
-	v6only         bool // of a listening one
+	owed           bool   // the last bytes came from the other side
+	unread, unsent int    // bytes that the program has not read, that the other side has not acknowledged
+	queue, limit   int    // of a listening one: connections not accepted yet, and how many may wait; limit 0: unknown
+	device         int    // index of the network interface it is bound to, 0: any; as the next, unknown to /proc/net
+	v6only         bool   // of a listening one
+	drops          uint32 // of a listening one: packets it did not want; unknown to /proc/net
 }
 
 // portSet are local ports; an empty one stands for all. A table is walked once for all of them: each walk costs the
@@ -124,6 +125,8 @@ func (t *listening) at(port uint16) []inetSocket {
 const (
 	diagBytecode = 1  // INET_DIAG_REQ_BYTECODE
 	diagInfo     = 2  // INET_DIAG_INFO: struct tcp_info
+	diagMemory   = 7  // INET_DIAG_SKMEMINFO: numbers of 32 bits
+	memoryDrops  = 8  // SK_MEMINFO_DROPS, the index of one
 	diagV6Only   = 11 // INET_DIAG_SKV6ONLY: a byte, of listening sockets without being asked for
 	diagMessage  = 72
 )
@@ -135,6 +138,9 @@ func diagRequest(family, protocol byte, states stateSet, ports portSet) []byte {
 	le.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
 	le.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	b[16], b[17], b[18] = family, protocol, 1<<(diagInfo-1)
+	if states == 1<<tcpListen {
+		b[18] |= 1 << (diagMemory - 1)
+	}
 	le.PutUint32(b[20:], uint32(states))
 	if len(ports) > 0 {
 		low, high := ports.span()
@@ -246,6 +252,10 @@ func parseDiagMessage(b []byte) (s inetSocket, ok bool) {
 			s.setSigns(value)
 		case diagV6Only:
 			s.v6only = len(value) > 0 && value[0] != 0
+		case diagMemory:
+			if len(value) >= 4*(memoryDrops+1) {
+				s.drops = le.Uint32(value[4*memoryDrops:])
+			}
 		}
 		b = b[min(len(b), (size+3)&^3):]
 	}

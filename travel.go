@@ -82,7 +82,8 @@ type carriedGroup struct {
 	Probe    netip.AddrPort  `json:"probe,omitzero"`
 	Probed   int             `json:"probed"` // index of the member; -1 none
 
-	unsure bool // the order may be another by now
+	moved  bool // some have gone since that was written: the order is a guess
+	unsure bool // and may be wrong
 }
 
 // carriedOption is a socket option that is not as in a new socket.
@@ -225,11 +226,13 @@ func fileNumbers(info fs.FileInfo) (device, inode uint64) {
 }
 
 // recoverTraffic makes the traffic again of a hotwrap that was killed. find takes a socket back from who has it still, by
-// its inode, once for each. Whatever it took is closed if there is an error.
-func recoverTraffic(c carriedTraffic, find func(inode uint64) (fd int, ok bool)) (traffic, []*listener, error) {
+// its inode, once for each. Whatever it took is closed if there is an error. Who listens beside those that are written must
+// not be there any more when clear is through: nothing can be said of what place they have.
+func recoverTraffic(c carriedTraffic, find func(inode uint64) (fd int, ok bool), clear func()) (traffic, []*listener, error) {
 	f := &finder{find: find, found: map[uint64]int{}}
 	c, err := c.recovered(f)
 	if err == nil {
+		clear()
 		var t traffic
 		var ls []*listener
 		if t, ls, err = restoreTraffic(c); err == nil {
@@ -242,6 +245,31 @@ func recoverTraffic(c carriedTraffic, find func(inode uint64) (fd int, ok bool))
 		}
 	}
 	return nil, nil, err
+}
+
+// restored are the listeners as they are written, for who looks at addresses.
+func (c carriedTraffic) restored() (ls []*listener) {
+	for _, l := range c.Listeners {
+		ls = append(ls, l.restore())
+	}
+	return ls
+}
+
+// inodes are the sockets that are written.
+func (c carriedTraffic) inodes() map[uint64]bool {
+	all := map[uint64]bool{}
+	for _, l := range c.Listeners {
+		all[l.Inode] = true
+	}
+	for _, g := range c.Groups {
+		if g == nil {
+			continue
+		}
+		for _, m := range g.Members {
+			all[m.Inode] = true
+		}
+	}
+	return all
 }
 
 // finder asks once for each socket.

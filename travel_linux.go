@@ -136,7 +136,7 @@ func restoreSteered(c carriedTraffic) (traffic, []*listener, error) {
 		if g == nil {
 			continue
 		}
-		err := g.resume(c.Groups[i].unsure)
+		err := g.resume(c.Groups[i].moved, c.Groups[i].unsure)
 		if err != nil {
 			return nil, nil, fmt.Errorf("cannot go on with listener %q: %w", s.base[i].name, err)
 		}
@@ -144,10 +144,11 @@ func restoreSteered(c carriedTraffic) (traffic, []*listener, error) {
 	return s, slices.Clone(s.base), nil
 }
 
-// resume has the kernel know the group's aim. Where its order is not certain, that is made so.
-func (g *group) resume(unsure bool) error {
+// resume has the kernel know the group's aim. A guess at its order is held against what is; where that cannot be asked for,
+// and the guess may be wrong, the order is made certain.
+func (g *group) resume(moved, unsure bool) error {
 	err := g.look()
-	if err == nil && unsure && len(g.members) > 1 {
+	if err == nil && moved && len(g.members) > 1 && (g.steer() != nil || g.confirm() != nil) && unsure {
 		err = g.reorder()
 	}
 	if err == nil {
@@ -297,7 +298,7 @@ func (c carriedTraffic) recoverGroup(i int, old *carriedGroup, f *finder) error 
 		return errNobodyHas(c.Listeners[i])
 	}
 	order, sure := g.orderNow(fds, used)
-	g.unsure, g.Gone = !sure, len(g.Members)-len(order)
+	g.moved, g.unsure, g.Gone = true, !sure, len(g.Members)-len(order)
 	for at := range g.Members {
 		if !slices.Contains(order, at) {
 			order = append(order, at)

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -247,68 +248,88 @@ func TestTravelRefuses(t *testing.T) {
 }
 
 // TestRecover: a hotwrap is killed; from the sockets that its programs have all is made again, with the order that the
-// kernel has now.
+// kernel has now, also if it had begun with a successor and not written that down. Of that, its program may live still.
 func TestRecover(t *testing.T) {
-	for seed := range 12 {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			c, left, kill := mortal(t, seed)
-			kill()
-			to, _, err := recoverTraffic(c, func(inode uint64) (int, bool) {
-				fd, ok := left[inode]
-				return fd, ok
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := to.(*steered)
-			serving := 0
-			for number, weight := range c.Shares {
-				if weight > 0 {
-					serving = number
-				}
-			}
-			steersTo(t, s, "recovered", serving)
-			last := 100
-			if err := s.open(last, 0); err != nil {
-				t.Fatal(err)
-			}
-			steersTo(t, s, "opened", serving)
-			if _, err := s.route(map[int]int{last: 1}); err != nil {
-				t.Fatal(err)
-			}
-			steersTo(t, s, "routed", last)
-			for _, set := range s.each() {
-				for number, of := range s.sets {
-					if of == set && number != last {
-						s.release(number)
-						steersTo(t, s, "released", last)
-					}
-				}
-			}
-			s.close()
-		})
+	for _, successor := range []string{"none", "unwritten", "unwritten, its program lives"} {
+		for seed := range 40 {
+			t.Run(fmt.Sprint(successor, seed), func(t *testing.T) { recovers(t, seed, successor) })
+		}
 	}
+}
+
+func recovers(t *testing.T, seed int, successor string) {
+	c, left, kill := mortal(t, seed, successor != "none")
+	var lives []int
+	for inode, fd := range left {
+		switch {
+		case c.inodes()[inode]:
+		case strings.Contains(successor, "lives"):
+			lives = append(lives, fd)
+		default:
+			unix.Close(fd)
+		}
+	}
+	kill()
+	to, _, err := recoverTraffic(c, func(inode uint64) (int, bool) {
+		fd, ok := left[inode]
+		return fd, ok
+	}, func() {
+		for _, fd := range lives {
+			_ = unix.Shutdown(fd, unix.SHUT_RD)
+			unix.Close(fd)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := to.(*steered)
+	serving := 0
+	for number, weight := range c.Shares {
+		if weight > 0 {
+			serving = number
+		}
+	}
+	steersTo(t, s, "recovered", serving)
+	last := 100
+	if err := s.open(last, 0); err != nil {
+		t.Fatal(err)
+	}
+	steersTo(t, s, "opened", serving)
+	if _, err := s.route(map[int]int{last: 1}); err != nil {
+		t.Fatal(err)
+	}
+	steersTo(t, s, "routed", last)
+	for _, set := range s.each() {
+		for number, of := range s.sets {
+			if of == set && number != last {
+				s.release(number)
+				steersTo(t, s, "released", last)
+			}
+		}
+	}
+	s.close()
 }
 
 // TestRecoverNot: nobody has the socket that is served from.
 func TestRecoverNot(t *testing.T) {
-	c, left, kill := mortal(t, 3)
+	c, left, kill := mortal(t, 3, false)
 	kill()
 	for _, fd := range left {
 		unix.Close(fd)
 	}
 	want := fmt.Sprintf("listener %q", c.Listeners[0].Name)
-	_, _, err := recoverTraffic(c, func(uint64) (int, bool) { return -1, false })
+	_, _, err := recoverTraffic(c, func(uint64) (int, bool) { return -1, false }, func() {})
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
 	}
 }
 
-// mortal is another process that steers, what it has written, and its generations' sockets as programs have them.
-func mortal(t *testing.T, seed int) (c carriedTraffic, left map[uint64]int, kill func()) {
+// mortal is another process that steers, what it has written, and its generations' sockets as programs have them; if it has one
+// more that is not written, its sockets, too.
+func mortal(t *testing.T, seed int, unwritten bool) (c carriedTraffic, left map[uint64]int, kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestMortal$")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("HOTWRAP_TEST_SEED=%d", seed))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("HOTWRAP_TEST_SEED=%d", seed), fmt.Sprintf("HOTWRAP_TEST_UNWRITTEN=%v", unwritten))
 	in, _ := cmd.StdinPipe()
 	t.Cleanup(func() { in.Close() })
 	out, err := cmd.StdoutPipe()
@@ -320,7 +341,8 @@ func mortal(t *testing.T, seed int) (c carriedTraffic, left map[uint64]int, kill
 	}
 	kill = func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	line, err := bufio.NewReader(out).ReadBytes('\n')
+	lines := bufio.NewReader(out)
+	line, err := lines.ReadBytes('\n')
 	if err == nil {
 		err = json.Unmarshal(line, &c)
 	}
@@ -328,6 +350,18 @@ func mortal(t *testing.T, seed int) (c carriedTraffic, left map[uint64]int, kill
 		t.Fatalf("%v: %s", err, line)
 	}
 	left = map[uint64]int{}
+	if unwritten {
+		more, _ := lines.ReadString('\n')
+		for number := range strings.FieldsSeq(more) {
+			n, _ := strconv.Atoi(number)
+			fd, err := descriptorOf(cmd.Process.Pid, cmd.Process.Pid, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inode, _ := socketInode(fd)
+			left[inode] = fd
+		}
+	}
 	for _, set := range c.Sets {
 		for i, at := range set.Members {
 			if m := c.Groups[i].Members[at]; len(set.Generations) > 0 {
@@ -380,5 +414,11 @@ func TestMortal(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Printf("%s\n", text)
+	if os.Getenv("HOTWRAP_TEST_UNWRITTEN") == "true" {
+		if err := w.s.open(w.last+1, 0); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println(w.s.member(w.last+1, 0).fd, w.s.member(w.last+1, 1).fd)
+	}
 	_, _ = io.ReadAll(os.Stdin) // until it is killed
 }

@@ -1,0 +1,97 @@
+package main
+
+// This file tells commands of hotwraps that were killed and whose programs live on: who asks for such a one must not think that
+// nothing runs.
+//
+// Its rule: only what is ours is read, and nothing is changed; to go on with it is the next hotwrap's.
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// leftover is what a hotwrap that was killed has left.
+type leftover struct {
+	Name    string   `json:"name"`
+	State   string   `json:"state"`
+	PID     int      `json:"pid"` // of the hotwrap
+	Dir     string   `json:"dir"`
+	Program []string `json:"program"`
+	Pids    []int    `json:"pids"` // that live on
+	again   string   // how it is started again
+}
+
+// leftError is a findError where somebody was left.
+type leftError struct {
+	*findError
+	all []leftover
+}
+
+func (e *leftError) Unwrap() error { return e.findError }
+
+// leftovers are those that a command may mean.
+func (k *seeker) leftovers() (all []leftover) {
+	bases := k.bases()
+	if k.text == "" && k.chosen != "" {
+		bases = []string{k.chosen}
+	}
+	for _, base := range bases {
+		for _, path := range namesIn(filepath.Join(base, controlDir), "") {
+			name, ok := strings.CutSuffix(filepath.Base(path), stateSuffix)
+			name, _, _ = strings.Cut(name, "~") // it was put aside
+			if !ok || k.text != "" && k.pid == 0 && name != k.text {
+				continue
+			}
+			w, err := readTestament(path)
+			if err != nil || w == nil || w.Who.lives() || w.Who.stale() != "" || k.pid != 0 && k.pid != w.Who.PID {
+				continue
+			}
+			if !slices.ContainsFunc(all, func(l leftover) bool { return l.PID == w.Who.PID }) {
+				all = append(all, w.Who.left(name))
+			}
+		}
+	}
+	return all
+}
+
+// left is what who left.
+func (who provenance) left(name string) leftover {
+	l := leftover{Name: name, State: "killed", PID: who.PID, Dir: who.Dir, Program: who.Program, Pids: who.alive()}
+	words := []string{"hotwrap", "--name", name, "-C", who.Dir}
+	if who.User != who.UID {
+		words = append(words, "-u", fmt.Sprint(who.User))
+	}
+	for _, address := range who.Listen {
+		if !strings.HasPrefix(address, "handed ") {
+			words = append(words, "-l", address)
+		}
+	}
+	l.again = commandLine(words) + " … -- " + commandLine(who.Program)
+	return l
+}
+
+// livesOn names processes.
+func livesOn(pids []int) string {
+	text := strings.Trim(fmt.Sprint(pids), "[]")
+	if len(pids) == 1 {
+		return "pid " + text + " lives on,"
+	}
+	return "pids " + strings.ReplaceAll(text, " ", ", ") + " live on,"
+}
+
+// leaving adds to e what was left of those that are meant.
+func (k *seeker) leaving(e *findError) error {
+	all := k.leftovers()
+	if len(all) == 0 {
+		return e
+	}
+	var again []string
+	for _, l := range all {
+		e.text += fmt.Sprintf("; %q was killed, and %s without it", l.Name, strings.TrimSuffix(livesOn(l.Pids), ","))
+		again = append(again, l.again)
+	}
+	e.hint = "to go on with that, start it as it was started: " + strings.Join(again, "; ") + "; " + e.hint
+	return &leftError{e, all}
+}
