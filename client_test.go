@@ -369,7 +369,7 @@ func TestLostHotwrap(t *testing.T) {
 	k := newSeeker([]string{"HOTWRAP_RUNTIME_DIR=" + f.base}, "web")
 	p := &contact{path: f.path(), seeker: k}
 	k.visit(t.Context(), p, askLimit)
-	p.peer.pid = os.Getpid() + 1 // as if the one that was asked had been another
+	p.peer.pid = 1 // as if the one that was asked had been another, and lives: else nobody might seem to be left in between
 	a := &asker{errand: &errand{verb: verbNamed("restart"), wait: waitPromoted}, at: p, http: p.httpClient(), id: "X", stdout: io.Discard, stderr: io.Discard}
 	raw, err := a.verdict(t.Context(), map[string]any{})
 	if err == nil || !strings.Contains(err.Error(), "has taken its place") {
