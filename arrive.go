@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeOver is setUp for a hotwrap that goes on where another has left.
-func (h *host) takeOver(cfg *config, w *written) (err error) {
+// restore is setUp for a hotwrap that goes on where another has left.
+func (h *host) restore(cfg *config, w *written) (err error) {
 	environ := os.Environ()
 	h.self, h.since, h.before, h.nohup, h.deprives = w.Self, w.Since, w.text, w.Said.NoHup, w.Said.Deprives
 	h.printer.lost = w.Said.Lost
@@ -27,7 +27,7 @@ func (h *host) takeOver(cfg *config, w *written) (err error) {
 	}
 	becomeSubreaper()
 	h.tty, _ = unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err := errors.Join(h.takePlaceOver(w), h.takeListenersOver(cfg, w)); err != nil {
+	if err := errors.Join(h.restorePlace(w), h.restoreSockets(cfg, w)); err != nil {
 		return err
 	}
 	h.limit(cfg, environ)
@@ -37,11 +37,11 @@ func (h *host) takeOver(cfg *config, w *written) (err error) {
 	if err := h.readyToAdopt(cfg); err != nil {
 		return err
 	}
-	return h.takeWorkersOver(w)
+	return h.restoreWorkers(w)
 }
 
-// takePlaceOver goes on under the same name.
-func (h *host) takePlaceOver(w *written) (err error) {
+// restorePlace goes on under the same name.
+func (h *host) restorePlace(w *written) (err error) {
 	if h.place, err = restoreInstance(w.Place); err != nil {
 		return fmt.Errorf("cannot take over the name: %w", err)
 	}
@@ -59,8 +59,8 @@ func (h *host) takePlaceOver(w *written) (err error) {
 	return nil
 }
 
-// takeListenersOver goes on with the sockets, if they were not closed for a stop.
-func (h *host) takeListenersOver(cfg *config, w *written) error {
+// restoreSockets goes on with the sockets, if they were not closed for a stop.
+func (h *host) restoreSockets(cfg *config, w *written) error {
 	if w.Closed {
 		h.traffic = &sharedTraffic{}
 		return h.program.number(nil)
@@ -91,8 +91,8 @@ func (h *host) watchOver(cfg *config) error {
 	return nil
 }
 
-// takeWorkersOver listens to the workers again.
-func (h *host) takeWorkersOver(w *written) (err error) {
+// restoreWorkers listens to the workers again.
+func (h *host) restoreWorkers(w *written) (err error) {
 	if h.orphans, err = openOrphans(w.Orphans); err != nil {
 		return err
 	}

@@ -31,7 +31,8 @@ func (b *baggage) keep(fd int) int {
 	return fd
 }
 
-// written is a whole hotwrap.
+// written is a whole hotwrap. A re-exec carries all of it and restores it; a death leaves some of it, the legacy, and the next
+// hotwrap recovers what that tells of.
 type written struct {
 	Version int                 `json:"version"`
 	Hotwrap string              `json:"hotwrap"` // who wrote it

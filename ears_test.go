@@ -346,7 +346,7 @@ func TestPlaceCarried(t *testing.T) {
 	})
 	w = through(t, w, moved)
 	h := &host{out: &outputs{}, program: &program{}}
-	if err := h.takePlaceOver(w); err != nil {
+	if err := h.restorePlace(w); err != nil {
 		t.Fatal(err)
 	}
 	h.settle(w)
@@ -397,7 +397,7 @@ func TestNothingCarried(t *testing.T) {
 	w.Outputs = none.out.carry(b, t.Context())
 	w = through(t, w, nil)
 	h := &host{out: &outputs{}, program: &program{}}
-	if err := h.takePlaceOver(w); err != nil || h.place != nil || h.pidFile != nil || h.http != nil {
+	if err := h.restorePlace(w); err != nil || h.place != nil || h.pidFile != nil || h.http != nil {
 		t.Errorf("%+v, %v", h, err)
 	}
 	if d, err := restoreNotifyDir(w.Notify); d != nil || err != nil {

@@ -114,7 +114,7 @@ func (h *host) setUp(cfg *config) error {
 		return err
 	}
 	h.limit(cfg, environ)
-	if err := h.goOnWithOrphans(); err != nil {
+	if err := h.recoverWorkers(); err != nil {
 		return err
 	}
 	if l := cfg.unshared(h.program.listeners); l != nil {
@@ -269,7 +269,7 @@ func (h *host) listen(cfg *config, environ []string) error {
 	if err = p.plan(cfg, planned); err != nil {
 		return err
 	}
-	if h.legacy = h.survivors(cfg); h.legacy != nil && h.relisten(handed) {
+	if h.legacy = h.findLegacy(cfg); h.legacy != nil && h.recoverSockets(handed) {
 		return h.watchOver(cfg)
 	}
 	specs := h.store.match(cfg.listens, planned)

@@ -44,7 +44,7 @@ func (k *seeker) leftovers() (all []leftover) {
 			if !ok || k.text != "" && k.pid == 0 && name != k.text {
 				continue
 			}
-			w, err := readTestament(path)
+			w, err := readStateFile(path)
 			if err != nil || w == nil || w.Who.lives() || w.Who.stale() != "" || k.pid != 0 && k.pid != w.Who.PID {
 				continue
 			}

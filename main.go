@@ -854,7 +854,7 @@ func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 	h := newHost(newPrinter(voice, cfg.logFormat == "json", cfg.least(), os.Environ()), events, out, nohup)
 	h.caught = caught
 	if t != nil {
-		err = h.takeOver(cfg, t.written)
+		err = h.restore(cfg, t.written)
 	} else {
 		err = h.setUp(cfg)
 	}
@@ -889,7 +889,7 @@ func (h *host) begin(s *supervisor, t *takenOver) {
 		t.hear(h.caught)
 		t.forget()
 	case h.legacy != nil:
-		s.inherit(h.legacy.w.State, *h.legacy.w.Who)
+		s.recover(h.legacy.w.State, *h.legacy.w.Who)
 	default:
 		s.start()
 	}

@@ -23,9 +23,9 @@ func (o *orphans) signal(int, syscall.Signal) bool { return false }
 func (o *orphans) emptied(int) bool                { return false }
 func (o *orphans) forget(int)                      {}
 func (o *orphans) carry() map[int]uint64           { return nil }
-func (h *host) survivors(*config) *legacy          { return nil }
-func (h *host) relisten([]*listener) bool          { return false }
-func (h *host) goOnWithOrphans() error             { return nil }
+func (h *host) findLegacy(*config) *legacy         { return nil }
+func (h *host) recoverSockets([]*listener) bool    { return false }
+func (h *host) recoverWorkers() error              { return nil }
 func swapNames(_, _ string) error                  { return errors.ErrUnsupported }
 func leftBehind(int) string                        { return "" }
 func readAndWritten(fd int) int                    { return fd }

@@ -28,8 +28,8 @@ type legacy struct {
 // ended tells whether it had let go of its listeners, or parked them: it was stopping.
 func (l *legacy) ended() bool { return l.w.Closed || l.w.State.parked() }
 
-// inherit goes on with the state of a hotwrap that was killed.
-func (s *supervisor) inherit(st state, killed provenance) {
+// recover goes on with the state of a hotwrap that was killed.
+func (s *supervisor) recover(st state, killed provenance) {
 	s.state = st
 	now := s.world.now()
 	if s.Stop != nil { // what had its stop signal finishes, and nothing comes back
@@ -53,7 +53,7 @@ func (s *supervisor) inherit(st state, killed provenance) {
 			w.Needs &^= needExec // who would have told is gone
 		}
 		g.Inherited = true
-		s.sayInherited(g, killed)
+		s.sayRecovered(g, killed)
 	}
 	if s.Wanted != s.limits.workers {
 		s.say(info("%s wanted, as by the hotwrap that was killed", count(s.Wanted, "worker")))
@@ -130,8 +130,8 @@ func (s *supervisor) clearing() bool {
 	})
 }
 
-// sayInherited tells of one generation.
-func (s *supervisor) sayInherited(g *generation, killed provenance) {
+// sayRecovered tells of one generation.
+func (s *supervisor) sayRecovered(g *generation, killed provenance) {
 	if len(g.Workers) == 0 {
 		return
 	}

@@ -19,14 +19,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// survivors finds them, under our name, or under another that is free: who was started without --name may have had the
-// next one. nil if there are none, or they are not ours.
-func (h *host) survivors(cfg *config) *legacy {
+// findLegacy finds what was left under our name, or under another that is free: who was started without --name may have had the
+// next one. nil if there is nothing, or it is not ours.
+func (h *host) findLegacy(cfg *config) *legacy {
 	if h.place == nil {
 		return nil
 	}
 	own := h.place.statePath()
-	l, why := h.survivorsIn(cfg, own)
+	l, why := h.legacyIn(cfg, own)
 	if l != nil {
 		return l
 	}
@@ -35,7 +35,7 @@ func (h *host) survivors(cfg *config) *legacy {
 	}
 	others, _ := filepath.Glob(filepath.Join(filepath.Dir(own), "*"+stateSuffix))
 	for _, path := range others {
-		l, whyNot := h.survivorsIn(cfg, path)
+		l, whyNot := h.legacyIn(cfg, path)
 		if l != nil {
 			return l
 		}
@@ -49,9 +49,9 @@ func (h *host) survivors(cfg *config) *legacy {
 	return nil
 }
 
-// survivorsIn finds those of which a file tells; why says what keeps those that live from being ours.
-func (h *host) survivorsIn(cfg *config, path string) (l *legacy, why *message) {
-	w, err := readTestament(path)
+// legacyIn finds those of which a file tells; why says what keeps those that live from being ours.
+func (h *host) legacyIn(cfg *config, path string) (l *legacy, why *message) {
+	w, err := readStateFile(path)
 	switch {
 	case err != nil:
 		m := warning("what a hotwrap has left in %q cannot be read: %v", path, err)
@@ -104,9 +104,9 @@ func (h *host) legacyOf(cfg *config, w *written) (*legacy, error) {
 	return &legacy{w: w, orphans: o, sockets: t}, nil
 }
 
-// relisten goes on with the sockets of what was left; false if there are none, or, and the reason is said, they cannot be
+// recoverSockets goes on with the sockets of what was left; false if there are none, or, and the reason is said, they cannot be
 // had. Those that were handed to us, or that the service manager kept, come first.
-func (h *host) relisten(handed []*listener) bool {
+func (h *host) recoverSockets(handed []*listener) bool {
 	l := h.legacy
 	if l.ended() {
 		return false
@@ -192,7 +192,7 @@ func leftBehind(pid int) string {
 	}
 	base := filepath.Dir(filepath.Dir(control))
 	what := fmt.Sprintf("pid %d was left by a hotwrap %q that was killed; ", pid, name)
-	w, err := readTestament(filepath.Join(base, controlDir, name+stateSuffix))
+	w, err := readStateFile(filepath.Join(base, controlDir, name+stateSuffix))
 	switch {
 	case err != nil || w == nil || w.Who.stale() != "":
 		return what + fmt.Sprintf("what it wrote for the next is not to be had here: end it with kill %d", pid)
@@ -278,8 +278,8 @@ func allPids() (all []int) {
 	return all
 }
 
-// goOnWithOrphans pins what they run, and listens to them again.
-func (h *host) goOnWithOrphans() (err error) {
+// recoverWorkers pins what they run, and listens to them again.
+func (h *host) recoverWorkers() (err error) {
 	l := h.legacy
 	if l == nil {
 		return nil

@@ -50,7 +50,7 @@ func TestReturnClockBehind(t *testing.T) {
 				g.Deadline = ahead.add(20 * time.Second)
 			}
 			f := newFakeWorld(t, l, func() instant { return now })
-			f.s.inherit(stateWith(g), provenance{})
+			f.s.recover(stateWith(g), provenance{})
 			for _, at := range f.s.deadlines() {
 				if at > now.add(time.Minute) {
 					t.Errorf("%s, %s: something is due in %v", state, workers, at.since(now))

@@ -91,7 +91,7 @@ func TestStateFileForeign(t *testing.T) {
 	if info, err := os.Stat(good); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("it is written as %v, %v", info.Mode(), err)
 	}
-	if w, err := readTestament(good); err != nil || w == nil {
+	if w, err := readStateFile(good); err != nil || w == nil {
 		t.Fatalf("ours is not read: %v", err)
 	}
 	before, err := os.ReadFile(good)
@@ -114,7 +114,7 @@ func TestStateFileForeign(t *testing.T) {
 		if err := plant(); err != nil {
 			t.Fatal(err)
 		}
-		if w, err := readTestament(path); err == nil && w != nil {
+		if w, err := readStateFile(path); err == nil && w != nil {
 			t.Errorf("%s is read", name)
 		}
 	}

@@ -167,7 +167,7 @@ func (h *host) note(s *supervisor, ev event) {
 	if !changed && !k.again {
 		return
 	}
-	text, err := h.testament(s)
+	text, err := h.stateText(s)
 	if err != nil {
 		h.sayKept(err)
 		return
@@ -252,8 +252,8 @@ func (s *supervisor) essence() string {
 	return text
 }
 
-// testament is the state as it is written.
-func (h *host) testament(s *supervisor) ([]byte, error) {
+// stateText is the state as it is written.
+func (h *host) stateText(s *supervisor) ([]byte, error) {
 	st := s.state
 	st.Hooks, st.Rebuild, st.Reexec = hooking{}, rebuilding{}, nil // of processes whose end nobody would see
 	h.kept.birth(&st)
@@ -384,8 +384,8 @@ func removeState(path string) {
 	_ = os.Remove(path + newSuffix)
 }
 
-// readTestament reads what a hotwrap has written that was of the same name; nil if there is nothing.
-func readTestament(path string) (*written, error) {
+// readStateFile reads what a hotwrap has written that was of the same name; nil if there is nothing.
+func readStateFile(path string) (*written, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
