@@ -61,21 +61,27 @@ func (s *supervisor) recover(st state, killed provenance) {
 	for _, g := range slices.Clone(s.Generations) {
 		s.resume(g, now)
 	}
-	if r := s.Restart; r != nil {
-		r.Canary.PID = 0
-		g := s.generation(r.Successor)
-		switch {
-		case g == nil || g.State != genStarting && g.State != genReady:
-		case r.Predecessor == 0 && len(g.Workers) > 0: // whether it serves by now, who was killed has not written: nobody else does
-			s.answerAll(r.Requests, failed, g, "hotwrap was killed")
-			g.State, g.Deadline, g.Served, g.Serves, s.Restart = genServing, 0, true, now, nil
-		default:
-			g.Busy = false
-			s.say(info("generation %d is given up: the hotwrap that started it was killed", g.Number))
-			s.abandon(g, failed, "hotwrap was killed")
-		}
+	if s.Restart != nil {
+		s.cutShort(now)
 	}
 	s.requested(event{request: request{Ask: askRestart, Cause: "return"}})
+}
+
+// cutShort ends the restart that was under way.
+func (s *supervisor) cutShort(now instant) {
+	r := s.Restart
+	r.Canary.PID = 0
+	g := s.generation(r.Successor)
+	switch {
+	case g == nil || g.State != genStarting && g.State != genReady:
+	case r.Predecessor == 0 && len(g.Workers) > 0: // whether it serves by now, who was killed has not written: nobody else does
+		s.answerAll(r.Requests, failed, g, "hotwrap was killed")
+		g.State, g.Deadline, g.Served, g.Serves, s.Restart = genServing, 0, true, now, nil
+	default:
+		g.Busy = false
+		s.say(info("generation %d is given up: the hotwrap that started it was killed", g.Number))
+		s.abandon(g, failed, "hotwrap was killed")
+	}
 }
 
 // within has an instant that is to come be no further away than limit; none stays none.

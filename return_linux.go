@@ -135,6 +135,16 @@ func (h *host) recoverSockets(handed []*listener) bool {
 	for _, m := range h.store.letGo() {
 		h.say(m)
 	}
+	h.putBackPaths(ls)
+	h.closed, h.traffic = false, t
+	h.introduce()
+	h.store.begin(ls)
+	h.keep()
+	return true
+}
+
+// putBackPaths makes paths of unix sockets again that have gone since.
+func (h *host) putBackPaths(ls []*listener) {
 	for _, l := range ls {
 		if l.file == nil {
 			continue
@@ -145,11 +155,6 @@ func (h *host) recoverSockets(handed []*listener) bool {
 			h.say(warning("listener %q was spoilt: %s", l.name, what))
 		}
 	}
-	h.closed, h.traffic = false, t
-	h.introduce()
-	h.store.begin(ls)
-	h.keep()
-	return true
 }
 
 // endUnwritten ends generations that the dead hotwrap had begun and not written down: nobody else would ever end them. One that

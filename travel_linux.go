@@ -132,16 +132,23 @@ func restoreSteered(c carriedTraffic) (traffic, []*listener, error) {
 	if s.target == nil {
 		return nil, nil, errCarried
 	}
+	if err := s.resume(c.Groups); err != nil {
+		return nil, nil, err
+	}
+	return s, slices.Clone(s.base), nil
+}
+
+// resume has the kernel know the aim of each group.
+func (s *steered) resume(groups []*carriedGroup) error {
 	for i, g := range s.groups {
 		if g == nil {
 			continue
 		}
-		err := g.resume(c.Groups[i].moved, c.Groups[i].unsure)
-		if err != nil {
-			return nil, nil, fmt.Errorf("cannot go on with listener %q: %w", s.base[i].name, err)
+		if err := g.resume(groups[i].moved, groups[i].unsure); err != nil {
+			return fmt.Errorf("cannot go on with listener %q: %w", s.base[i].name, err)
 		}
 	}
-	return s, slices.Clone(s.base), nil
+	return nil
 }
 
 // resume has the kernel know the group's aim. A guess at its order is held against what is; where that cannot be asked for,
@@ -156,6 +163,21 @@ func (g *group) resume(moved, unsure bool) error {
 	}
 	g.guard()
 	return err
+}
+
+// restoreMembers makes all members that are known.
+func (c *carriedGroup) restoreMembers() (all []*member, err error) {
+	for _, m := range c.Members {
+		if m.FD >= 0 {
+			if err := isSocket(m.FD, m.Inode); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, &member{
+			fd: m.FD, inode: m.Inode, backlog: m.Backlog, plain: m.Plain, lent: m.Lent, left: m.Left, guard: m.Guard, vague: m.Vague,
+		})
+	}
+	return all, nil
 }
 
 // restore makes a group, and all members that are known, in the order in which they are numbered.
@@ -177,16 +199,9 @@ func (c *carriedGroup) restore() (*group, []*member, error) {
 		o.number, o.text = carried.Number, carried.Text
 		g.options = append(g.options, o)
 	}
-	var all []*member
-	for _, m := range c.Members {
-		if m.FD >= 0 {
-			if err := isSocket(m.FD, m.Inode); err != nil {
-				return nil, nil, err
-			}
-		}
-		all = append(all, &member{
-			fd: m.FD, inode: m.Inode, backlog: m.Backlog, plain: m.Plain, lent: m.Lent, left: m.Left, guard: m.Guard, vague: m.Vague,
-		})
+	all, err := c.restoreMembers()
+	if err != nil {
+		return nil, nil, err
 	}
 	if c.Gone < 0 || c.Gone > len(all) {
 		return nil, nil, errCarried
