@@ -7,8 +7,10 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -49,7 +51,7 @@ func (k *seeker) leftovers() (all []leftover) {
 				continue
 			}
 			if !slices.ContainsFunc(all, func(l leftover) bool { return l.PID == w.Who.PID }) {
-				all = append(all, w.Who.left(name))
+				all = append(all, w.Who.left(base, name))
 			}
 		}
 	}
@@ -57,19 +59,11 @@ func (k *seeker) leftovers() (all []leftover) {
 }
 
 // left is what who left.
-func (who provenance) left(name string) leftover {
-	l := leftover{Name: name, State: "killed", PID: who.PID, Dir: who.Dir, Program: who.Program, Pids: who.alive()}
-	words := []string{"hotwrap", "--name", name, "-C", who.Dir}
-	if who.User != who.UID {
-		words = append(words, "-u", fmt.Sprint(who.User))
+func (who provenance) left(base, name string) leftover {
+	return leftover{
+		Name: name, State: "killed", PID: who.PID, Dir: who.Dir, Program: who.Program, Pids: who.alive(),
+		again: who.command(base, name),
 	}
-	for _, address := range who.Listen {
-		if !strings.HasPrefix(address, "handed ") {
-			words = append(words, "-l", address)
-		}
-	}
-	l.again = commandLine(words) + " … -- " + commandLine(who.Program)
-	return l
 }
 
 // livesOn names processes.
@@ -92,6 +86,28 @@ func (k *seeker) leaving(e *findError) error {
 		e.text += fmt.Sprintf("; %q was killed, and %s without it", l.Name, strings.TrimSuffix(livesOn(l.Pids), ","))
 		again = append(again, l.again)
 	}
-	e.hint = "to go on with that, start it as it was started: " + strings.Join(again, "; ") + "; " + e.hint
+	e.hint = "to go on with that, start it with the options that it had: " + strings.Join(again, "; ") + "; " + e.hint
 	return &leftError{e, all}
+}
+
+// command starts a hotwrap that is to this one's taste: the same name, user, directory, listeners and program.
+func (who provenance) command(base, name string) string {
+	words := []string{"hotwrap", "--name", name}
+	if who.User != who.UID {
+		words = append(words, "-u", strconv.Itoa(who.User))
+	}
+	for _, l := range who.Listen {
+		if !strings.HasPrefix(l, "handed ") { // those come from whoever starts it
+			words = append(words, "-l", l)
+		}
+	}
+	text := "cd " + commandLine([]string{who.Dir}) + " && "
+	if !slices.Contains(runtimeDirs(os.Environ()), base) {
+		text += commandLine([]string{"HOTWRAP_RUNTIME_DIR=" + base}) + " "
+	}
+	text += commandLine(append(append(words, "--"), who.Program...))
+	if who.UID != os.Geteuid() {
+		text += fmt.Sprintf(" (as uid %d)", who.UID)
+	}
+	return text
 }

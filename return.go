@@ -22,6 +22,7 @@ type legacy struct {
 	w       *written
 	orphans *orphans
 	sockets *hunt  // of the orphans
+	name    string // of that hotwrap
 	path    string // of the file that tells of them
 }
 

@@ -10,6 +10,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,12 +32,11 @@ func (h *host) findLegacy(cfg *config) *legacy {
 		return l
 	}
 	if why != nil { // until they are gone, or theirs comes: what is ours is written there
-		_ = os.Rename(own, strings.TrimSuffix(own, stateSuffix)+"~"+randomName()+stateSuffix)
+		putAside(own)
 	}
-	others, _ := filepath.Glob(filepath.Join(filepath.Dir(own), "*"+stateSuffix))
-	for _, path := range others {
+	for _, path := range statesBeside(own) {
 		l, whyNot := h.legacyIn(cfg, path)
-		if l != nil {
+		if l != nil && l.claim(own) {
 			return l
 		}
 		if why == nil && strings.HasPrefix(path, strings.TrimSuffix(own, stateSuffix)+"~") { // of our name, since a start before this one
@@ -49,26 +49,81 @@ func (h *host) findLegacy(cfg *config) *legacy {
 	return nil
 }
 
+// putAside gives a state a name that is nobody's.
+func putAside(path string) {
+	_ = os.Rename(path, strings.TrimSuffix(path, stateSuffix)+"~"+randomName()+stateSuffix)
+}
+
+// nameOfState is the name of the hotwrap that a state is of.
+func nameOfState(path string) string {
+	name, _, _ := strings.Cut(strings.TrimSuffix(filepath.Base(path), stateSuffix), "~")
+	return name
+}
+
+// statesBeside are all other states.
+func statesBeside(path string) []string {
+	all, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*"+stateSuffix))
+	return slices.DeleteFunc(all, func(other string) bool { return other == path })
+}
+
+// claim moves the state of another name to ours: of all that want it one gets it, and who has that name comes first.
+func (l *legacy) claim(own string) bool {
+	dir, err := openDir(filepath.Dir(own))
+	if err != nil {
+		l.orphans.close()
+		return false
+	}
+	defer dir.Close()
+	name := strings.TrimSuffix(filepath.Base(l.path), stateSuffix) + lockSuffix
+	lock, err := lockAt(dir, name)
+	if err == nil {
+		defer lock.Close()
+		defer os.Remove(lock.Name())
+		if w, again := readStateFile(l.path); again == nil && w != nil && sameHotwrap(w.Who, l.w.Who) {
+			err = os.Rename(l.path, own)
+		} else {
+			err = os.ErrNotExist
+		}
+	}
+	if err != nil {
+		l.orphans.close()
+		return false
+	}
+	_ = os.Remove(l.path + newSuffix)
+	l.path = own
+	return true
+}
+
+func sameHotwrap(a, b *provenance) bool { return a.PID == b.PID && a.Start == b.Start }
+
 // legacyIn finds those of which a file tells; why says what keeps those that live from being ours.
 func (h *host) legacyIn(cfg *config, path string) (l *legacy, why *message) {
 	w, err := readStateFile(path)
+	own := path == h.place.statePath()
+	if own && w != nil && w.Who.lives() { // its name is ours, so it dies just now: the lock goes before the process does
+		if fd := pidfdOf(w.Who.PID, w.Who.Start); fd >= 0 {
+			awaitEnd(fd)
+		}
+	}
 	switch {
 	case err != nil:
 		m := warning("what a hotwrap has left in %q cannot be read: %v", path, err)
 		return nil, &m
-	case w == nil || w.Who.lives():
+	case w == nil || !own && w.Who.lives():
 		return nil, nil
 	}
 	if reason := w.Who.stale(); reason != "" {
-		h.say(verbose("removed %q: %s", path, reason))
-		removeState(path)
+		if own || strings.Contains(path, "~") { // else it is for that name to remove: it may be written just now
+			h.say(verbose("removed %q: %s", path, reason))
+			removeState(path)
+		}
 		return nil, nil
 	}
 	if l, err = h.legacyOf(cfg, w); err != nil {
-		m := hint("%s left by a hotwrap %q that was killed; not taken over: %v", livesOn(w.Who.alive()), h.place.name, err)
+		m := hint("%s left by a hotwrap %q that was killed; not taken over: %v", livesOn(w.Who.alive()), nameOfState(path), err)
 		return nil, &m
 	}
-	l.path = path
+	l.name, l.path = nameOfState(path), path
 	return l, nil
 }
 
@@ -122,13 +177,14 @@ func (h *host) recoverSockets(handed []*listener) bool {
 			return fd, true
 		}
 		return l.sockets.find(inode)
-	}, func() { h.endUnwritten(l.w) })
+	}, func() { h.endUnwritten(l) })
 	if err == nil {
 		err = h.program.number(ls)
 	}
 	if err != nil {
 		l.orphans.close()
-		h.say(hint("%s left by a hotwrap %q that was killed; not taken over: %v", livesOn(l.w.Who.alive()), h.place.name, err))
+		h.say(hint("%s left by a hotwrap %q that was killed; not taken over: %v", livesOn(l.w.Who.alive()), l.name, err))
+		putAside(l.path)
 		h.legacy = nil
 		return false
 	}
@@ -159,11 +215,16 @@ func (h *host) putBackPaths(ls []*listener) {
 
 // endUnwritten ends generations that the dead hotwrap had begun and not written down: nobody else would ever end them. One that
 // has a client has been switched to, on a disk that was too slow to tell of it: that gets no more of them.
-func (h *host) endUnwritten(w *written) {
+func (h *host) endUnwritten(l *legacy) {
+	w, others := l.w, ofOthers(l.path)
 	ls := w.Traffic.restored()
-	control := "HOTWRAP_CONTROL=" + h.place.path
+	control := "HOTWRAP_CONTROL=" + filepath.Join(filepath.Dir(h.place.path), l.name+socketSuffix)
 	known := w.State.Numbers
 	for _, pid := range allPids() {
+		_, _, _, start, ok := procState(pid) // before what is read of it: who has that start when it is killed is who was read of
+		if !ok || start < w.Who.Start || others[pid] || !besideUs(pid) {
+			continue
+		}
 		env, err := readProc(fmt.Sprintf("/proc/%d/environ", pid), maxText)
 		if err != nil {
 			continue
@@ -180,8 +241,36 @@ func (h *host) endUnwritten(w *written) {
 			continue
 		}
 		h.say(info("generation %d is ended: the hotwrap that started it was killed before it wrote that down", number).with("pid", pid))
-		endNow(pid)
+		endNow(pid, start)
 	}
+}
+
+// besideUs tells whether a process lives in our namespaces: in a container the same path is another's.
+func besideUs(pid int) bool {
+	for _, kind := range []string{"pid", "mnt"} {
+		theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+		if ours, mine := os.Readlink("/proc/self/ns/" + kind); err != nil || mine != nil || ours != theirs {
+			return false
+		}
+	}
+	return true
+}
+
+// ofOthers are the processes of which other states tell, and what they have started.
+func ofOthers(path string) map[int]bool {
+	all := map[int]bool{}
+	for _, other := range statesBeside(path) {
+		w, err := readStateFile(other)
+		if err != nil || w == nil {
+			continue
+		}
+		for _, leader := range w.Who.alive() {
+			for _, pid := range tree(leader) {
+				all[pid] = true
+			}
+		}
+	}
+	return all
 }
 
 // leftBehind says of a process that a hotwrap has left which was killed what it is, and what takes it over; "" of others.
@@ -197,9 +286,9 @@ func leftBehind(pid int) string {
 	}
 	base := filepath.Dir(filepath.Dir(control))
 	what := fmt.Sprintf("pid %d was left by a hotwrap %q that was killed; ", pid, name)
-	w, err := readStateFile(filepath.Join(base, controlDir, name+stateSuffix))
+	w := stateWith(filepath.Join(base, controlDir, name), pid)
 	switch {
-	case err != nil || w == nil || w.Who.stale() != "":
+	case w == nil:
 		return what + fmt.Sprintf("what it wrote for the next is not to be had here: end it with kill %d", pid)
 	case w.Who.lives():
 		return ""
@@ -207,6 +296,23 @@ func leftBehind(pid int) string {
 		return what + fmt.Sprintf("it was told to stop, and has not let go yet: wait for its end, or kill %d", pid)
 	}
 	return what + "taken over by: " + w.Who.command(base, name)
+}
+
+// stateWith is what was written of a process, under a name or what was put aside of it; nil if nothing is found.
+func stateWith(name string, pid int) *written {
+	paths, _ := filepath.Glob(name + "~*" + stateSuffix)
+	for _, path := range append(paths, name+stateSuffix) {
+		w, err := readStateFile(path)
+		if err != nil || w == nil || w.Who.Boot != bootID() {
+			continue
+		}
+		for _, leader := range w.Who.alive() {
+			if slices.Contains(tree(leader), pid) {
+				return w
+			}
+		}
+	}
+	return nil
 }
 
 // answeredByOther tells whether another process serves the control socket at path.
@@ -223,28 +329,6 @@ func answeredByOther(path string) bool {
 	return err == nil && int(peer.Pid) != os.Getpid()
 }
 
-// command starts a hotwrap that is to this one's taste: the same name, user, directory, listeners and program.
-func (who provenance) command(base, name string) string {
-	words := []string{"hotwrap", "--name", name}
-	if who.User != who.UID {
-		words = append(words, "-u", strconv.Itoa(who.User))
-	}
-	for _, l := range who.Listen {
-		if !strings.HasPrefix(l, "handed ") { // those come from whoever starts it
-			words = append(words, "-l", l)
-		}
-	}
-	text := "cd " + commandLine([]string{who.Dir}) + " && "
-	if !slices.Contains(runtimeDirs(os.Environ()), base) {
-		text += commandLine([]string{"HOTWRAP_RUNTIME_DIR=" + base}) + " "
-	}
-	text += commandLine(append(append(words, "--"), who.Program...))
-	if who.UID != os.Geteuid() {
-		text += fmt.Sprintf(" (as uid %d)", who.UID)
-	}
-	return text
-}
-
 // silence shuts down what a process listens on, where those listeners are, and is none of the known sockets.
 func silence(pid int, ls []*listener, known map[uint64]bool) {
 	ports := tcpPorts(ls)
@@ -253,7 +337,7 @@ func silence(pid int, ls []*listener, known map[uint64]bool) {
 		return
 	}
 	for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, ports) {
-		if s.inode == 0 || known[s.inode] {
+		if s.inode == 0 || known[s.inode] || !slices.ContainsFunc(ls, func(l *listener) bool { return l.meets(s.local) }) {
 			continue
 		}
 		if fd, ok := t.find(s.inode); ok {
@@ -263,15 +347,37 @@ func silence(pid int, ls []*listener, known map[uint64]bool) {
 	}
 }
 
-// endNow kills a process, and waits for its end for a moment.
-func endNow(pid int) {
+// meets tells whether who listens at a gets what comes to l too.
+func (l *listener) meets(a netip.AddrPort) bool {
+	addr, err := netip.ParseAddr(l.host())
+	return err == nil && l.port() == strconv.Itoa(int(a.Port())) && addrsOverlap(addr, a.Addr())
+}
+
+// endNow kills the process that had this pid from start on, and waits for its end for a moment.
+func endNow(pid int, start uint64) {
+	if fd := pidfdOf(pid, start); fd >= 0 {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		awaitEnd(fd)
+	}
+}
+
+// pidfdOf is a handle of the process that had this pid from start on; -1 if that is gone.
+func pidfdOf(pid int, start uint64) int {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return
+		return -1
 	}
-	defer unix.Close(fd)
-	_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	if _, _, _, since, ok := procState(pid); !ok || since != start { // asked after it was opened: it is the same from here on
+		_ = unix.Close(fd)
+		return -1
+	}
+	return fd
+}
+
+// awaitEnd waits for a moment, and closes the handle.
+func awaitEnd(fd int) {
 	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(searchLimit.Milliseconds()))
+	_ = unix.Close(fd)
 }
 
 // allPids are the processes of this machine, or container.
@@ -290,9 +396,6 @@ func (h *host) recoverWorkers() (err error) {
 		return nil
 	}
 	h.orphans = l.orphans
-	if l.path != h.place.statePath() { // from here on it is written there
-		removeState(l.path)
-	}
 	if err := h.repinAll(l.w); err != nil {
 		return err
 	}

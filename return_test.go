@@ -50,7 +50,7 @@ func TestReturnClockBehind(t *testing.T) {
 				g.Deadline = ahead.add(20 * time.Second)
 			}
 			f := newFakeWorld(t, l, func() instant { return now })
-			f.s.recover(stateWith(g), provenance{})
+			f.s.recover(stateOfOne(g), provenance{})
 			for _, at := range f.s.deadlines() {
 				if at > now.add(time.Minute) {
 					t.Errorf("%s, %s: something is due in %v", state, workers, at.since(now))
@@ -76,13 +76,13 @@ func TestReturnClockRight(t *testing.T) {
 	g := &generation{Number: 1, State: genDraining, Drain: now.add(-20 * time.Second), Deadline: now.add(10 * time.Second), Workers: []*worker{w}}
 	want, wantWorker := *g, *w
 	f := newFakeWorld(t, limits{drainTimeout: 30 * time.Second}, func() instant { return now })
-	f.s.state = stateWith(g)
+	f.s.state = stateOfOne(g)
 	f.s.clamp(now)
 	if !reflect.DeepEqual(*g, want) || !reflect.DeepEqual(*w, wantWorker) {
 		t.Errorf("%+v became %+v", want, *g)
 	}
 }
 
-func stateWith(g *generation) state {
+func stateOfOne(g *generation) state {
 	return state{Generations: []*generation{g}, Numbers: g.Number, Serials: 1}
 }
