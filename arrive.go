@@ -65,14 +65,11 @@ func (h *host) restoreSockets(cfg *config, w *written) error {
 		h.traffic = &sharedTraffic{}
 		return h.program.number(nil)
 	}
-	t, ls, err := restoreTraffic(w.Traffic)
+	t, _, err := restoreTraffic(w.Traffic, h.program.number)
 	if err != nil {
 		return fmt.Errorf("cannot take over the listeners: %w", err)
 	}
 	h.closed, h.traffic = false, t
-	if err := h.program.number(ls); err != nil {
-		return err
-	}
 	h.store, h.parked = restoreFDStore(h.upward, w.Store), w.State.parked()
 	return h.watchOver(cfg)
 }

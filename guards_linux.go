@@ -39,14 +39,16 @@ func (g *group) dummy() (int, error) {
 	return fd, nil
 }
 
-// keepGuard makes a dummy, which listens by now, the last member.
+// keepGuard makes a dummy, which listens by now, the last member. If it cannot, it closes it: the last moves nobody.
 func (g *group) keepGuard(fd int) error {
 	m, _, err := newMember(fd, 1)
-	if err == nil {
-		m.left, m.guard = true, true
-		g.members = append(g.members, m)
+	if err != nil {
+		unix.Close(fd)
+		return err
 	}
-	return err
+	m.left, m.guard = true, true
+	g.members = append(g.members, m)
+	return nil
 }
 
 // guard opens the guards that are missing. Without them all is right until two programs shut their sockets down at once.

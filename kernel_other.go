@@ -41,9 +41,12 @@ func socketInode(fd int) (uint64, error) {
 // cpus is how many CPUs hotwrap may use.
 func cpus() int { return runtime.NumCPU() }
 
+// procAlive reports whether a process exists; one that has ended and is not reaped does.
+func procAlive(pid int) bool { return pid > 0 && unix.Kill(pid, 0) != unix.ESRCH }
+
 // tree returns the process alone: its descendants cannot be seen.
 func tree(pid int) []int {
-	if pid <= 0 || unix.Kill(pid, 0) == unix.ESRCH {
+	if !procAlive(pid) {
 		return nil
 	}
 	return []int{pid}

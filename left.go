@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // leftover is what a hotwrap that was killed has left.
@@ -33,12 +34,46 @@ type leftError struct {
 
 func (e *leftError) Unwrap() error { return e.findError }
 
-// leftovers are those that a command may mean.
+// leftovers are those that a command may mean, as far as their files can be read within a limit.
 func (k *seeker) leftovers() (all []leftover) {
+	found := make(chan leftover)
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() { // a directory may hang
+		defer close(found)
+		k.eachLeft(func(l leftover) bool {
+			select {
+			case found <- l:
+				return true
+			case <-ended:
+				return false
+			}
+		})
+	}()
+	limit := time.NewTimer(askLimit)
+	defer limit.Stop()
+	for {
+		select {
+		case l, ok := <-found:
+			if !ok {
+				return all
+			}
+			if !slices.ContainsFunc(all, func(o leftover) bool { return o.PID == l.PID }) {
+				all = append(all, l)
+			}
+		case <-limit.C:
+			return all
+		}
+	}
+}
+
+// eachLeft reads the files until fn is false.
+func (k *seeker) eachLeft(fn func(leftover) bool) {
 	bases := k.bases()
 	if k.text == "" && k.chosen != "" {
 		bases = []string{k.chosen}
 	}
+	seen := 0
 	for _, base := range bases {
 		for _, path := range namesIn(filepath.Join(base, controlDir), "") {
 			name, ok := strings.CutSuffix(filepath.Base(path), stateSuffix)
@@ -46,16 +81,18 @@ func (k *seeker) leftovers() (all []leftover) {
 			if !ok || k.text != "" && k.pid == 0 && name != k.text {
 				continue
 			}
+			if seen++; seen > contactsMost {
+				return
+			}
 			w, err := readStateFile(path)
 			if err != nil || w == nil || w.Who.lives() || w.Who.stale() != "" || k.pid != 0 && k.pid != w.Who.PID {
 				continue
 			}
-			if !slices.ContainsFunc(all, func(l leftover) bool { return l.PID == w.Who.PID }) {
-				all = append(all, w.Who.left(base, name))
+			if !fn(w.Who.left(base, name)) {
+				return
 			}
 		}
 	}
-	return all
 }
 
 // left is what who left.

@@ -873,7 +873,9 @@ func serve(cfg *config, stderr io.Writer, t *takenOver) int {
 	h.listenToSignals()
 	h.begin(s, t)
 	h.keepState(cfg, s)
-	h.orphans.watch(h.events)
+	if err := h.orphans.watch(h.events); err != nil {
+		h.say(warning("%v", err))
+	}
 	keepThreads() // the first generation does not wait for them
 	h.admit()
 	return h.runUntilEnd(cfg, s, voice)

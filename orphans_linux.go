@@ -23,7 +23,7 @@ import (
 type orphans struct {
 	fds    map[int]int    // pidfds by pid; the supervisor's goroutine signals by them
 	born   map[int]uint64 // when they started
-	groups map[int]bool   // their process groups
+	groups map[int]int    // their process groups
 	dead   []int          // that had ended before they were opened
 	others map[int]bool   // of the dead: whether the pid is a stranger's by now, and so its group
 	wake   int            // eventfd that ends the source
@@ -32,30 +32,39 @@ type orphans struct {
 
 // openOrphans opens those that live of processes of which it is known when they started.
 func openOrphans(born map[int]uint64) (*orphans, error) {
-	o := &orphans{fds: map[int]int{}, born: map[int]uint64{}, groups: map[int]bool{}, others: map[int]bool{}, wake: -1}
+	o := &orphans{fds: map[int]int{}, born: map[int]uint64{}, groups: map[int]int{}, others: map[int]bool{}, wake: -1}
 	for _, pid := range slices.Sorted(maps.Keys(born)) {
-		fd, err := unix.PidfdOpen(pid, 0)
-		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // EINVAL: by now it is a thread
-			o.bury(pid, false)
-			continue
-		}
-		if err != nil {
+		if err := o.open(pid, born[pid]); err != nil {
 			o.close()
-			return nil, fmt.Errorf("cannot watch pid %d: %w", pid, err)
+			return nil, err
 		}
-		unix.CloseOnExec(fd)
-		_, _, group, start, ok := procState(pid)
-		if !ok || start != born[pid] || !procAlive(pid) {
-			_ = unix.Close(fd)
-			o.bury(pid, ok && start != born[pid])
-			if ok && start == born[pid] { // nobody may ever reap it
-				o.groups[group] = true
-			}
-			continue
-		}
-		o.fds[pid], o.born[pid], o.groups[group] = fd, born[pid], true
 	}
 	return o, nil
+}
+
+// open opens one, or notes that it has ended.
+func (o *orphans) open(pid int, born uint64) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // EINVAL: by now it is a thread
+		o.bury(pid, false)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot watch pid %d: %w", pid, err)
+	}
+	unix.CloseOnExec(fd)
+	_, _, group, start, ok := procState(pid)
+	same := ok && start == born
+	if same {
+		o.groups[pid] = group // also of one that has ended: nobody may ever reap it
+	}
+	if !same || !procAlive(pid) {
+		_ = unix.Close(fd)
+		o.bury(pid, ok && !same)
+		return nil
+	}
+	o.fds[pid], o.born[pid] = fd, born
+	return nil
 }
 
 // bury notes that one has ended. The kernel gives a pid to nobody else as long as it is that of a group: where it is a
@@ -72,24 +81,24 @@ func (o *orphans) close() {
 	o.fds = nil
 }
 
-// watch posts the ends of them, those first that came before.
-func (o *orphans) watch(events chan<- event) {
+// watch posts the ends of them, those first that came before. An error is about those whose end is not seen: deadlines find out.
+func (o *orphans) watch(events chan<- event) (unseen error) {
 	if o == nil || len(o.fds)+len(o.dead) == 0 {
-		return
+		return nil
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil { // the limit on descriptors: without a way to end it there is no source, and deadlines find out
-		return
+	if err != nil { // without a way to end it there is no source
+		return fmt.Errorf("cannot watch who was taken over: %w", err)
 	}
 	v := &vigil{wake: wake}
 	o.wake = wake
 	for pid, fd := range o.fds {
 		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
+			unseen = fmt.Errorf("cannot watch pid %d: %w", pid, err)
 			continue
 		}
-		_, _, group, _, _ := procState(pid)
-		v.all = append(v.all, watchedOrphan{pid: pid, fd: own, group: group})
+		v.all = append(v.all, watchedOrphan{pid: pid, fd: own, group: o.groups[pid]})
 	}
 	dead := o.dead
 	for _, pid := range dead {
@@ -105,6 +114,7 @@ func (o *orphans) watch(events chan<- event) {
 		for v.wait() && v.tell(post) {
 		}
 	})
+	return unseen
 }
 
 // stop ends the watch, and hands back what it had not posted.
@@ -150,12 +160,21 @@ func (o *orphans) emptied(group int) bool {
 		return false
 	case o.others[group]:
 		return true
-	case !o.groups[group]:
+	case !o.has(group):
 		return false
 	}
 	lives := false
 	eachOfGroup(group, func(int) { lives = true })
 	return !lives
+}
+
+func (o *orphans) has(group int) bool {
+	for _, of := range o.groups {
+		if of == group {
+			return true
+		}
+	}
+	return false
 }
 
 // eachOfGroup calls fn with every process of a group that has not ended.
@@ -183,6 +202,13 @@ func (o *orphans) forget(pid int) {
 	}
 }
 
+// knownStarts notes in born when they started: asked again, a pid may be another's by now.
+func (o *orphans) knownStarts(born map[int]uint64) {
+	if o != nil {
+		maps.Copy(born, o.born)
+	}
+}
+
 // carry is what the next hotwrap of this very process opens them by, and what is left of the groups of those that ended. A
 // group of that number may be one of our own children's by now, whose end is told by a signal.
 func (o *orphans) carry() map[int]uint64 {
@@ -190,7 +216,7 @@ func (o *orphans) carry() map[int]uint64 {
 		return nil
 	}
 	all := maps.Clone(o.born)
-	for group := range o.groups {
+	for _, group := range o.groups {
 		add := func(pid int) {
 			if _, parent, of, start, ok := procState(pid); ok && of == group && parent != os.Getpid() {
 				all[pid] = start

@@ -65,6 +65,7 @@ func (s *supervisor) recover(st state, killed provenance) {
 	if s.Restart != nil {
 		s.cutShort(now)
 	}
+	s.giveUpUnwritten()
 	s.requested(event{request: request{Ask: askRestart, Cause: "return"}})
 }
 
@@ -82,6 +83,19 @@ func (s *supervisor) cutShort(now instant) {
 		g.Busy = false
 		s.say(info("generation %d is given up: the hotwrap that started it was killed", g.Number))
 		s.abandon(g, failed, "hotwrap was killed")
+	}
+}
+
+// giveUpUnwritten has those finish of which only their processes told.
+func (s *supervisor) giveUpUnwritten() {
+	for _, g := range slices.Clone(s.Generations) {
+		switch {
+		case g.State != genStarting && g.State != genReady:
+		case s.Restart != nil && s.Restart.Successor == g.Number:
+		default:
+			g.State = genFailed
+			s.dismissAll(g)
+		}
 	}
 }
 

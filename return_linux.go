@@ -10,11 +10,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -112,6 +110,7 @@ func (h *host) legacyIn(cfg *config, path string) (l *legacy, why *message) {
 	case w == nil || !own && w.Who.lives():
 		return nil, nil
 	}
+	h.complete(w, path)
 	if reason := w.Who.stale(); reason != "" {
 		if own || strings.Contains(path, "~") { // else it is for that name to remove: it may be written just now
 			h.say(verbose("removed %q: %s", path, reason))
@@ -177,10 +176,13 @@ func (h *host) recoverSockets(handed []*listener) bool {
 			return fd, true
 		}
 		return l.sockets.find(inode)
-	}, func() { h.endUnwritten(l) })
-	if err == nil {
-		err = h.program.number(ls)
-	}
+	}, func(ls []*listener) error {
+		if err := h.program.number(ls); err != nil {
+			return err
+		}
+		h.endUnwritten(l)
+		return nil
+	})
 	if err != nil {
 		l.orphans.close()
 		h.say(hint("%s left by a hotwrap %q that was killed; not taken over: %v", livesOn(l.w.Who.alive()), l.name, err))
@@ -211,66 +213,6 @@ func (h *host) putBackPaths(ls []*listener) {
 			h.say(warning("listener %q was spoilt: %s", l.name, what))
 		}
 	}
-}
-
-// endUnwritten ends generations that the dead hotwrap had begun and not written down: nobody else would ever end them. One that
-// has a client has been switched to, on a disk that was too slow to tell of it: that gets no more of them.
-func (h *host) endUnwritten(l *legacy) {
-	w, others := l.w, ofOthers(l.path)
-	ls := w.Traffic.restored()
-	control := "HOTWRAP_CONTROL=" + filepath.Join(filepath.Dir(h.place.path), l.name+socketSuffix)
-	known := w.State.Numbers
-	for _, pid := range allPids() {
-		_, _, _, start, ok := procState(pid) // before what is read of it: who has that start when it is killed is who was read of
-		if !ok || start < w.Who.Start || others[pid] || !besideUs(pid) {
-			continue
-		}
-		env, err := readProc(fmt.Sprintf("/proc/%d/environ", pid), maxText)
-		if err != nil {
-			continue
-		}
-		pairs := strings.Split(string(env), "\x00")
-		number, _ := strconv.Atoi(getenv(pairs, "HOTWRAP_GENERATION"))
-		if number <= known || !slices.Contains(pairs, control) {
-			continue
-		}
-		w.State.Numbers = max(w.State.Numbers, number)
-		if n := len(connections(tree(pid), ls)); n > 0 {
-			silence(pid, ls, w.Traffic.inodes())
-			h.say(warning("generation %d was not written down, and has %s: it is left alone", number, count(n, "connection")).with("pid", pid))
-			continue
-		}
-		h.say(info("generation %d is ended: the hotwrap that started it was killed before it wrote that down", number).with("pid", pid))
-		endNow(pid, start)
-	}
-}
-
-// besideUs tells whether a process lives in our namespaces: in a container the same path is another's.
-func besideUs(pid int) bool {
-	for _, kind := range []string{"pid", "mnt"} {
-		theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
-		if ours, mine := os.Readlink("/proc/self/ns/" + kind); err != nil || mine != nil || ours != theirs {
-			return false
-		}
-	}
-	return true
-}
-
-// ofOthers are the processes of which other states tell, and what they have started.
-func ofOthers(path string) map[int]bool {
-	all := map[int]bool{}
-	for _, other := range statesBeside(path) {
-		w, err := readStateFile(other)
-		if err != nil || w == nil {
-			continue
-		}
-		for _, leader := range w.Who.alive() {
-			for _, pid := range tree(leader) {
-				all[pid] = true
-			}
-		}
-	}
-	return all
 }
 
 // leftBehind says of a process that a hotwrap has left which was killed what it is, and what takes it over; "" of others.
@@ -327,66 +269,6 @@ func answeredByOther(path string) bool {
 	}
 	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	return err == nil && int(peer.Pid) != os.Getpid()
-}
-
-// silence shuts down what a process listens on, where those listeners are, and is none of the known sockets.
-func silence(pid int, ls []*listener, known map[uint64]bool) {
-	ports := tcpPorts(ls)
-	t, err := huntIn([]int{pid})
-	if err != nil || len(ports) == 0 {
-		return
-	}
-	for _, s := range inetSockets(unix.IPPROTO_TCP, tcpListen, ports) {
-		if s.inode == 0 || known[s.inode] || !slices.ContainsFunc(ls, func(l *listener) bool { return l.meets(s.local) }) {
-			continue
-		}
-		if fd, ok := t.find(s.inode); ok {
-			_ = unix.Shutdown(fd, unix.SHUT_RD)
-			_ = unix.Close(fd)
-		}
-	}
-}
-
-// meets tells whether who listens at a gets what comes to l too.
-func (l *listener) meets(a netip.AddrPort) bool {
-	addr, err := netip.ParseAddr(l.host())
-	return err == nil && l.port() == strconv.Itoa(int(a.Port())) && addrsOverlap(addr, a.Addr())
-}
-
-// endNow kills the process that had this pid from start on, and waits for its end for a moment.
-func endNow(pid int, start uint64) {
-	if fd := pidfdOf(pid, start); fd >= 0 {
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-		awaitEnd(fd)
-	}
-}
-
-// pidfdOf is a handle of the process that had this pid from start on; -1 if that is gone.
-func pidfdOf(pid int, start uint64) int {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return -1
-	}
-	if _, _, _, since, ok := procState(pid); !ok || since != start { // asked after it was opened: it is the same from here on
-		_ = unix.Close(fd)
-		return -1
-	}
-	return fd
-}
-
-// awaitEnd waits for a moment, and closes the handle.
-func awaitEnd(fd int) {
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(searchLimit.Milliseconds()))
-	_ = unix.Close(fd)
-}
-
-// allPids are the processes of this machine, or container.
-func allPids() (all []int) {
-	_ = eachNumber("/proc", func(_, pid int) bool {
-		all = append(all, pid)
-		return len(all) < maxScan
-	})
-	return all
 }
 
 // recoverWorkers pins what they run, and listens to them again.

@@ -50,6 +50,7 @@ func TestReturnClockBehind(t *testing.T) {
 				g.Deadline = ahead.add(20 * time.Second)
 			}
 			f := newFakeWorld(t, l, func() instant { return now })
+			f.procs = append(f.procs, &fakeProcess{pid: 101, serial: 1, number: 1})
 			f.s.recover(stateOfOne(g), provenance{})
 			for _, at := range f.s.deadlines() {
 				if at > now.add(time.Minute) {

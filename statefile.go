@@ -87,6 +87,7 @@ func (h *host) keepState(cfg *config, s *supervisor) {
 	if h.place == nil || !ok {
 		return
 	}
+	h.orphans.knownStarts(who.Born)
 	k := &stateFile{path: h.place.statePath(), who: who, texts: make(chan keptText, 1), results: make(chan error, 1), ended: make(chan struct{})}
 	h.kept = k
 	there := s.essence() // what lies there was read, or is gone
@@ -463,7 +464,7 @@ func (who provenance) stale() string {
 	switch {
 	case who.Boot != bootID():
 		return "the machine was started since"
-	case !slices.ContainsFunc(who.pids(), func(pid int) bool { return sameProcess(pid, who.Born[pid]) }):
+	case len(who.alive()) == 0:
 		return "nobody of it is left"
 	}
 	return ""
@@ -473,6 +474,6 @@ func (who provenance) stale() string {
 func (who provenance) alive() []int {
 	return slices.DeleteFunc(who.pids(), func(pid int) bool {
 		_, _, _, start, ok := procState(pid)
-		return !ok || start != who.Born[pid]
+		return !ok || start != who.Born[pid] || !procAlive(pid)
 	})
 }

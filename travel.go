@@ -187,9 +187,9 @@ func (c *carriedPath) restore() *socketFile {
 	return f
 }
 
-// restoreTraffic makes a traffic again whose descriptors are open here, and the listeners in the program's order. Nothing
-// was changed if there is an error.
-func restoreTraffic(c carriedTraffic) (traffic, []*listener, error) {
+// restoreTraffic makes a traffic again whose descriptors are open here, and the listeners in the program's order. sure is called
+// when all of it is there, before anything is changed.
+func restoreTraffic(c carriedTraffic, sure func([]*listener) error) (traffic, []*listener, error) {
 	for _, l := range c.Listeners {
 		if l.FD < 0 {
 			continue
@@ -199,13 +199,13 @@ func restoreTraffic(c carriedTraffic) (traffic, []*listener, error) {
 		}
 	}
 	if !c.Shared {
-		return restoreSteered(c)
+		return restoreSteered(c, sure)
 	}
 	t := &sharedTraffic{}
 	for _, l := range c.Listeners {
 		t.listeners = append(t.listeners, l.restore())
 	}
-	return t, slices.Clone(t.listeners), nil
+	return t, slices.Clone(t.listeners), sure(t.listeners)
 }
 
 // isSocket is an error if a descriptor is not that socket.
@@ -227,15 +227,15 @@ func fileNumbers(info fs.FileInfo) (device, inode uint64) {
 
 // recoverTraffic makes the traffic again of a hotwrap that was killed. find takes a socket back from who has it still, by
 // its inode, once for each. Whatever it took is closed if there is an error. Who listens beside those that are written must
-// not be there any more when clear is through: nothing can be said of what place they have.
-func recoverTraffic(c carriedTraffic, find func(inode uint64) (fd int, ok bool), clear func()) (traffic, []*listener, error) {
+// not be there any more when sure, which is called once all of it is had, is through: nothing can be said of what place they
+// have.
+func recoverTraffic(c carriedTraffic, find func(inode uint64) (fd int, ok bool), sure func([]*listener) error) (traffic, []*listener, error) {
 	f := &finder{find: find, found: map[uint64]int{}}
 	c, err := c.recovered(f)
 	if err == nil {
-		clear()
 		var t traffic
 		var ls []*listener
-		if t, ls, err = restoreTraffic(c); err == nil {
+		if t, ls, err = restoreTraffic(c, sure); err == nil {
 			return t, ls, nil
 		}
 	}
@@ -267,6 +267,13 @@ func (c carriedTraffic) inodes() map[uint64]bool {
 		}
 		for _, m := range g.Members {
 			all[m.Inode] = true
+		}
+	}
+	for _, set := range c.Sets {
+		for _, own := range set.Own {
+			if own != nil {
+				all[own.Inode] = true
+			}
 		}
 	}
 	return all

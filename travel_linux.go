@@ -10,6 +10,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 func (s *steered) carry(b *baggage) carriedTraffic {
@@ -100,7 +102,7 @@ func (s *steered) carrySet(b *baggage, number int, set *socketSet, members [][]*
 // errCarried is a written form that does not agree with itself.
 var errCarried = errors.New("what is written of the sockets does not agree with itself")
 
-func restoreSteered(c carriedTraffic) (traffic, []*listener, error) {
+func restoreSteered(c carriedTraffic, sure func([]*listener) error) (traffic, []*listener, error) {
 	s := &steered{
 		sets: map[int]*socketSet{}, shares: maps.Clone(c.Shares), probe: aim{c.Probe, c.Probed}, stale: c.Stale,
 		fixed: &sharedTraffic{}, learns: c.Learns, holds: c.Holds, closed: c.Closed, cut: c.Cut,
@@ -132,10 +134,15 @@ func restoreSteered(c carriedTraffic) (traffic, []*listener, error) {
 	if s.target == nil {
 		return nil, nil, errCarried
 	}
-	if err := s.resume(c.Groups); err != nil {
+	ls := slices.Clone(s.base)
+	if err := sure(ls); err != nil {
 		return nil, nil, err
 	}
-	return s, slices.Clone(s.base), nil
+	if err := s.resume(c.Groups); err != nil {
+		s.closeGuards(c.Groups)
+		return nil, nil, err
+	}
+	return s, ls, nil
 }
 
 // resume has the kernel know the aim of each group.
@@ -149,6 +156,29 @@ func (s *steered) resume(groups []*carriedGroup) error {
 		}
 	}
 	return nil
+}
+
+// closeGuards closes what resume has added to the groups: there it would stay as long as this process lives.
+func (s *steered) closeGuards(groups []*carriedGroup) {
+	for i, g := range s.groups {
+		for _, m := range g.news(groups[i]) {
+			_ = unix.Shutdown(m.fd, unix.SHUT_RD)
+			_ = unix.Close(m.fd)
+		}
+	}
+}
+
+// news are the members that are not written in c, the last first: so no other one moves.
+func (g *group) news(c *carriedGroup) (news []*member) {
+	if g == nil {
+		return nil
+	}
+	for _, m := range slices.Backward(g.members) {
+		if !slices.ContainsFunc(c.Members, func(w carriedMember) bool { return w.Inode == m.inode }) {
+			news = append(news, m)
+		}
+	}
+	return news
 }
 
 // resume has the kernel know the group's aim. A guess at its order is held against what is; where that cannot be asked for,

@@ -32,7 +32,7 @@ func travelled(t *testing.T, s *steered) *steered {
 	if err := json.Unmarshal(text, &after); err != nil {
 		t.Fatal(err)
 	}
-	to, ls, err := restoreTraffic(after.Traffic)
+	to, ls, err := restoreTraffic(after.Traffic, anyway)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func TestTravelShared(t *testing.T) {
 	if err := json.Unmarshal(text, &c); err != nil {
 		t.Fatal(err)
 	}
-	next, ls, err := restoreTraffic(c)
+	next, ls, err := restoreTraffic(c, anyway)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestTravelShared(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 	c.Listeners[1].Inode++
-	if _, _, err := restoreTraffic(c); err == nil || !strings.Contains(err.Error(), `listener "a.sock"`) {
+	if _, _, err := restoreTraffic(c, anyway); err == nil || !strings.Contains(err.Error(), `listener "a.sock"`) {
 		t.Errorf("another socket: %v", err)
 	}
 }
@@ -241,7 +241,7 @@ func TestTravelRefuses(t *testing.T) {
 	} {
 		c := s.carry(&baggage{})
 		spoil(&c)
-		if _, _, err := restoreTraffic(c); err == nil {
+		if _, _, err := restoreTraffic(c, anyway); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -273,11 +273,12 @@ func recovers(t *testing.T, seed int, successor string) {
 	to, _, err := recoverTraffic(c, func(inode uint64) (int, bool) {
 		fd, ok := left[inode]
 		return fd, ok
-	}, func() {
+	}, func([]*listener) error {
 		for _, fd := range lives {
 			_ = unix.Shutdown(fd, unix.SHUT_RD)
 			unix.Close(fd)
 		}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -310,6 +311,9 @@ func recovers(t *testing.T, seed int, successor string) {
 	s.close()
 }
 
+// anyway has nothing against it.
+func anyway([]*listener) error { return nil }
+
 // TestRecoverNot: nobody has the socket that is served from.
 func TestRecoverNot(t *testing.T) {
 	c, left, kill := mortal(t, 3, false)
@@ -318,7 +322,7 @@ func TestRecoverNot(t *testing.T) {
 		unix.Close(fd)
 	}
 	want := fmt.Sprintf("listener %q", c.Listeners[0].Name)
-	_, _, err := recoverTraffic(c, func(uint64) (int, bool) { return -1, false }, func() {})
+	_, _, err := recoverTraffic(c, func(uint64) (int, bool) { return -1, false }, anyway)
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
 	}

@@ -6,7 +6,7 @@ package main
 
 import "errors"
 
-func restoreSteered(carriedTraffic) (traffic, []*listener, error) {
+func restoreSteered(carriedTraffic, func([]*listener) error) (traffic, []*listener, error) {
 	return nil, nil, errors.New("only Linux steers connections")
 }
 

@@ -4,6 +4,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -61,18 +62,19 @@ func Open() []net.Listener {
 }
 
 // Notify tells the supervisor something, READY=1 above all (sd_notify(3)).
-// It does nothing where nobody listens for it.
+// It does nothing where nobody listens for it: not where the supervisor was killed
+// either, which is no reason for a program to end.
 func Notify(text string) {
 	path := os.Getenv("NOTIFY_SOCKET") // "@name" is an abstract address to package net too
 	if path == "" {
 		return
 	}
 	conn, err := net.Dial("unixgram", path)
-	if err != nil {
-		Fail(fmt.Errorf("cannot notify: %w", err))
+	if err == nil {
+		defer conn.Close()
+		_, err = io.WriteString(conn, text)
 	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, text); err != nil {
+	if err != nil && !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT) {
 		Fail(fmt.Errorf("cannot notify: %w", err))
 	}
 }
