@@ -339,6 +339,11 @@ func BenchmarkIdle(b *testing.B) {
 	for b.Loop() {
 		w := wrap(b)
 		_ = fetchOnce(w.addr)
+		if err := w.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			b.Fatal(err)
+		}
+		w.await("generation 1 gone")
+		_ = fetchOnce(w.addr)
 		pid := w.idle()
 		b.ReportMetric(float64(statusOf(b, pid, "VmRSS:"))/1024, "rss-MiB")
 		b.ReportMetric(float64(statusOf(b, pid, "RssAnon:"))/1024, "anon-MiB")

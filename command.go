@@ -336,11 +336,12 @@ func (c *verb) main(args, environ []string, stdout, stderr io.Writer) int {
 	return c.run(cl, ctx)
 }
 
-// each runs the command for every instance that is ours to command, one after the other; the worst exit status counts.
+// each runs the command for every instance that is ours to command, one after the other; the worst exit status counts. As
+// everywhere, who says $HOTWRAP_RUNTIME_DIR means those that are there.
 func (a *asker) each(ctx context.Context, environ []string) (worst int) {
 	k := newSeeker(environ, "")
 	all := k.visitAll(ctx, k.contacts())
-	fit := slices.DeleteFunc(all, func(p *contact) bool { return p.standing != contactAnswers || !k.root && !p.peer.owns() })
+	fit := slices.DeleteFunc(all, func(p *contact) bool { return p.standing != contactAnswers || !k.root && !p.peer.owns() || !k.means(p) })
 	if len(fit) == 0 {
 		a.say("", "no instance runs")
 	}
@@ -422,7 +423,8 @@ const reexecHelp = `Replace hotwrap itself by the one that lies on disk now; the
 
 Usage: hotwrap reexec [OPTION]... [NAME|PID]
 
-      --all            every instance of yours, of root's or of anybody's if you are root
+      --all            every instance of yours, or of anybody's if you are root; with
+                       $HOTWRAP_RUNTIME_DIR those in that directory
   -m, --message TEXT   why; the verdict shows it
       --timeout DUR    give up waiting; the re-exec goes on
       --json           the verdict on standard output, and nothing else

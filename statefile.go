@@ -173,7 +173,7 @@ func (h *host) note(s *supervisor, ev event) {
 		h.sayKept(err)
 		return
 	}
-	k.outline, k.serving, k.busy = outline, serving, true
+	k.outline, k.serving, k.busy, k.again = outline, serving, true, false
 	k.texts <- keptText{text, s.essence()} // there is room: it is not busy
 	h.written(urgent)
 }

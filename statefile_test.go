@@ -111,3 +111,24 @@ func TestProvenanceDiffers(t *testing.T) {
 		}
 	}
 }
+
+// What changes while one is being written is written after that, once: then there is nothing to do.
+func TestStateFileRests(t *testing.T) {
+	k := &stateFile{texts: make(chan keptText, 1), results: make(chan error, 1)}
+	h := &host{kept: k, traffic: &sharedTraffic{}}
+	s := &supervisor{}
+	for range 3 {
+		s.Serials++
+		h.note(s, event{})
+	}
+	written := 0
+	for len(k.texts) > 0 && written < 10 {
+		<-k.texts
+		written++
+		k.results <- nil
+		h.note(s, event{kind: evKept})
+	}
+	if written != 2 {
+		t.Errorf("it is written %d times, not twice", written)
+	}
+}

@@ -98,10 +98,11 @@ func (w *written) add(g *generation, p offspring, state workerState) {
 	w.Who.Born[p.pid] = p.start
 }
 
-// endUnwritten ends successors that the dead hotwrap had begun and not written down, and has those finish that have a client: they
-// had been switched to, on a disk that was too slow to tell of it.
+// endUnwritten ends successors that the dead hotwrap had begun and not written down. Those finish that have a client, for they had
+// been switched to, on a disk that was too slow to tell of it; and those that may have one any moment, on a shared socket.
 func (h *host) endUnwritten(l *legacy) {
 	w, ls, spared := l.w, l.w.Traffic.restored(), map[int]bool{}
+	shares := w.Traffic.Shared || slices.ContainsFunc(w.Traffic.Listeners, func(c carriedListener) bool { return c.Fixed })
 	known := w.State.Numbers
 	for _, p := range w.startedBy(h.controlOf(l.name), ofOthers(l.path)) {
 		_, written := w.Who.Born[p.pid]
@@ -110,7 +111,7 @@ func (h *host) endUnwritten(l *legacy) {
 			continue
 		}
 		w.State.Numbers = max(w.State.Numbers, p.number)
-		if n := len(connections(tree(p.pid), ls)); n > 0 && p.leads && l.orphans.open(p.pid, p.start) == nil {
+		if n := len(connections(tree(p.pid), ls)); (n > 0 || shares) && p.leads && l.orphans.open(p.pid, p.start) == nil {
 			for _, pid := range tree(p.pid) {
 				spared[pid] = true
 			}
@@ -131,6 +132,9 @@ func (w *written) addCandidate(g *generation, p offspring) {
 		w.State.Generations = append(w.State.Generations, g)
 	}
 	w.add(g, p, workerStarting)
+	if s := w.State.serving(); s != nil && s.Image != nil && g.Image == nil {
+		g.Workers[len(g.Workers)-1].Habit = int(s.Image.StopSignal)
+	}
 }
 
 // besideUs tells whether a process lives in our namespaces: in a container the same path is another's.
