@@ -363,7 +363,7 @@ func (w *wrapped) idle() int {
 }
 
 // switchesOf adds up the context switches of all threads.
-func switchesOf(b *testing.B, pid int) (sum int) {
+func switchesOf(b testing.TB, pid int) (sum int) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil || len(tasks) == 0 {
 		b.Fatal("no threads")
@@ -390,7 +390,7 @@ func statusOf(b *testing.B, pid int, key string) int {
 	return numberIn(b, fmt.Sprintf("/proc/%d/status", pid), key)
 }
 
-func numberIn(b *testing.B, path, key string) int {
+func numberIn(b testing.TB, path, key string) int {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		b.Fatal(err)

@@ -119,6 +119,9 @@ func TestSoak(t *testing.T) {
 	for time.Since(began).Minutes() < minutes {
 		if len(worlds) == 0 {
 			worlds = slices.DeleteFunc(slices.Clone(soakWorlds), func(w soakWorld) bool { return !regexp.MustCompile(worldNames).MatchString(w.name) })
+			if len(worlds) == 0 {
+				t.Fatalf("no world is named as in %s=%q", soakOnly, worldNames)
+			}
 			order.Shuffle(len(worlds), func(i, j int) { worlds[i], worlds[j] = worlds[j], worlds[i] })
 		}
 		s.in(worlds[0], order)
@@ -362,6 +365,7 @@ func (w *soaked) begin() {
 func (w *soaked) end() {
 	w.load.pause()
 	w.rest()
+	w.until("idle hotwrap", w.activity())
 	if n, kinds := w.abort(); n > w.routines+soakGoroutines {
 		w.t.Errorf("%d goroutines at the end, %d at the beginning%s", n, w.routines, more(w.started, kinds))
 	}
@@ -504,6 +508,19 @@ func (w *soaked) until(what string, look func() (why string)) {
 			w.t.Fatalf("no %s within %v: %s", what, patience, why)
 		}
 		w.log.wait(soakLook)
+	}
+}
+
+// activity says, from the second look on, that hotwrap has done something since the one before.
+func (w *soaked) activity() func() string {
+	before := -1
+	return func() string {
+		now := switchesOf(w.t, w.cmd.Process.Pid)
+		defer func() { before = now }()
+		if before < 0 || now > before {
+			return fmt.Sprintf("%d context switches since the last look", now-before)
+		}
+		return ""
 	}
 }
 
