@@ -7,17 +7,20 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 )
 
 const patience = 10 * time.Second // nothing here takes long; a test that hangs fails
 
-// gate is a listener that tells of each connection it accepts, and of its end.
+// gate is a listener that tells of each connection it accepts, and of its end:
+// Serve and the http.Server under it may both close it, at one moment.
 type gate struct {
 	net.Listener
 	accepted chan struct{}
 	closed   chan struct{}
+	tell     func() // closes closed, once
 }
 
 func (g *gate) Accept() (net.Conn, error) {
@@ -30,11 +33,7 @@ func (g *gate) Accept() (net.Conn, error) {
 
 func (g *gate) Close() error {
 	err := g.Listener.Close()
-	select {
-	case <-g.closed:
-	default:
-		close(g.closed)
-	}
+	g.tell()
 	return err
 }
 
@@ -72,7 +71,8 @@ func start(t *testing.T, idle time.Duration) (g *gate, stop, entered, release, d
 	if err != nil {
 		t.Fatal(err)
 	}
-	g = &gate{l, make(chan struct{}, 8), make(chan struct{})}
+	closed := make(chan struct{})
+	g = &gate{l, make(chan struct{}, 8), closed, sync.OnceFunc(func() { close(closed) })}
 	stop, entered, release, done = make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
