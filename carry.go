@@ -99,6 +99,7 @@ type carriedImage struct {
 	Script bool          `json:"script,omitempty"`
 	Advice carriedAdvice `json:"advice,omitzero"`
 	Stat   unix.Stat_t   `json:"stat,omitzero"`
+	Place  directory     `json:"place,omitzero"`
 	Env    []string      `json:"env,omitempty"`
 	Set    []string      `json:"set,omitempty"`
 }
@@ -135,14 +136,14 @@ func (img *image) carry(b *baggage) carriedImage {
 	a := img.advice
 	return carriedImage{
 		Real: img.real, Script: img.script, Advice: carriedAdvice{a.launcher, a.closes, a.locks, a.remedy},
-		Stat: img.stat, Env: img.env, Set: img.set,
+		Stat: img.stat, Place: directoryOf(img.Dir), Env: img.env, Set: img.set,
 	}
 }
 
 func (c carriedImage) restore(img *image) {
 	a := c.Advice
 	img.real, img.script, img.advice = c.Real, c.Script, advice{a.Launcher, a.Closes, a.Locks, a.Remedy}
-	img.stat, img.env, img.set = c.Stat, c.Env, c.Set
+	img.stat, img.place, img.env, img.set = c.Stat, c.Place, c.Env, c.Set
 }
 
 // encode writes w, with what who wrote it before knew and we do not.

@@ -212,8 +212,24 @@ type image struct {
 	script     bool           // starts with #!
 	advice     advice         // on the launcher that it is started by
 	stat       unix.Stat_t    // of the executable when it was read
+	place      directory      // that Dir was for who wrote of the image
 	env        []string       // kept out of every written form, as the next: values may be secrets
 	set        []string       // -e, on top of that
+}
+
+// directory is which one it is, by whatever name.
+type directory struct {
+	Dev uint64 `json:"dev"`
+	Ino uint64 `json:"ino"`
+}
+
+// directoryOf tells which one a descriptor is of; none if that is closed.
+func directoryOf(fd int) directory {
+	var st unix.Stat_t
+	if fd < 0 || unix.Fstat(fd, &st) != nil {
+		return directory{}
+	}
+	return directory{uint64(st.Dev), st.Ino} //nolint:unconvert // int32 on macOS
 }
 
 // execError is a program that cannot be started, with the remedy where there is one.

@@ -414,12 +414,20 @@ func (h *host) repin(img *image, pid, generation int) error {
 		}
 		_ = unix.Close(fd)
 	}
-	// A program that has gone to / as daemons do has left its directory.
-	if at, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); at != "/" && pid != 0 {
-		img.Dir, _ = unix.Open(fmt.Sprintf("/proc/%d/cwd", pid), openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	}
-	if img.Dir < 0 {
-		img.Dir, _ = unix.Open(h.program.dir, openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	}
+	img.repinDir(pid, h.program.dir)
 	return nil
+}
+
+// repinDir pins the directory that a process was started in, if it is still there, else what is named dir now. Where it has
+// gone since is not for it to say: it may have less rights than who is started there next.
+func (img *image) repinDir(pid int, dir string) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/cwd", pid), openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil && directoryOf(fd) == img.place {
+		img.Dir = fd
+		return
+	}
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	img.Dir, _ = unix.Open(dir, openPin|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }

@@ -4,7 +4,8 @@ package main
 // socket it would serve for ever.
 //
 // Its rules:
-//   - Only what that hotwrap offspring, by its environment, and no other hotwrap's.
+//   - Only what that hotwrap has started, by its environment, and no other hotwrap's. Anybody can have such an environment, so
+//     only processes of its users.
 //   - A worker of a generation that is written with others has that one's fate.
 //   - Any other was to be a successor. Where it has a client, it was switched to: it finishes, and gets no more of them.
 
@@ -34,9 +35,10 @@ type offspring struct {
 
 // startedBy are the processes that the hotwrap of that state and control socket has started, as far as nobody else tells of them.
 func (w *written) startedBy(control string, others map[int]bool) (all []offspring) {
+	users := w.Who.users()
 	for _, pid := range allPids() {
 		_, _, _, start, ok := procState(pid) // before what is read of it: who has that start when it is killed is who was read of
-		if !ok || start < w.Who.Start || others[pid] || !besideUs(pid) {
+		if !ok || start < w.Who.Start || others[pid] || !users[userOf(pid)] || !besideUs(pid) {
 			continue
 		}
 		env, err := readProc(fmt.Sprintf("/proc/%d/environ", pid), maxText)
@@ -53,6 +55,26 @@ func (w *written) startedBy(control string, others map[int]bool) (all []offsprin
 		all = append(all, offspring{pid: pid, start: start, number: number, slot: slot, leads: leads})
 	}
 	return all
+}
+
+// users are those that a process of that hotwrap can have: its own, the program's, and what the known workers made of it.
+func (who provenance) users() map[int]bool {
+	all := map[int]bool{who.UID: true, who.User: true}
+	for _, pid := range who.alive() {
+		all[userOf(pid)] = true
+	}
+	delete(all, -1)
+	return all
+}
+
+// userOf is the real uid of a process (proc_pid_status(5)), which its files in /proc need not have; -1 if it is gone.
+func userOf(pid int) int {
+	text, err := readProc(fmt.Sprintf("/proc/%d/status", pid), maxText)
+	uid, ok := lineValue(text, "Uid:")
+	if err != nil || !ok {
+		return -1
+	}
+	return int(uid)
 }
 
 // isShim tells whether a process is to become a program, and has not yet.
