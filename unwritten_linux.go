@@ -38,7 +38,7 @@ func (w *written) startedBy(control string, others map[int]bool) (all []offsprin
 	users := w.Who.users()
 	for _, pid := range allPids() {
 		_, _, _, start, ok := procState(pid) // before what is read of it: who has that start when it is killed is who was read of
-		if !ok || start < w.Who.Start || others[pid] || !users[userOf(pid)] || !besideUs(pid) {
+		if !ok || start < w.Who.Start || others[pid] || !besideUs(pid) {
 			continue
 		}
 		env, err := readProc(fmt.Sprintf("/proc/%d/environ", pid), maxText)
@@ -47,7 +47,7 @@ func (w *written) startedBy(control string, others map[int]bool) (all []offsprin
 		}
 		pairs := strings.Split(string(env), "\x00")
 		number, _ := strconv.Atoi(getenv(pairs, "HOTWRAP_GENERATION"))
-		if number == 0 || !slices.Contains(pairs, "HOTWRAP_CONTROL="+control) {
+		if number == 0 || !slices.Contains(pairs, "HOTWRAP_CONTROL="+control) || !users[userOf(pid)] {
 			continue
 		}
 		slot, err := strconv.Atoi(getenv(pairs, "HOTWRAP_WORKER"))
